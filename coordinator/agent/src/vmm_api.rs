@@ -1,0 +1,260 @@
+//! The control API of a `vmm` process as an agent uses it (`docs/vmm-api.md`).
+//!
+//! Fields that an agent does not need are ignored, so that a VMM may say more.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use control::{Counters, MoveReport, PartitionState, Peer, PeerTraffic, Rank};
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::http::{HttpError, Target, request};
+
+const QUICK: Duration = Duration::from_secs(2);
+/// A migration ends by itself (its own `timeout_s`); this only bounds a VMM that hangs.
+const MIGRATE: Duration = Duration::from_secs(900);
+
+/// A VMM that did not do what it was asked.
+#[derive(Debug, Error)]
+pub(crate) enum VmmError {
+    #[error("vmm at {}: {source}", socket.display())]
+    Http { socket: PathBuf, source: HttpError },
+    #[error("{0}")]
+    Refused(String),
+    #[error("vmm at {}: its answer is not understood: {source}", socket.display())]
+    Json { socket: PathBuf, source: serde_json::Error },
+}
+
+/// `Status` of the API.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Status {
+    pub state: State,
+    pub detail: Option<String>,
+    pub listen: Option<String>,
+    pub fabric: Option<String>,
+    #[serde(default)]
+    pub stdout_base: u64,
+    #[serde(default)]
+    pub stderr_base: u64,
+}
+
+/// `state` of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    Waiting,
+    Receiving,
+    Running,
+    Paused,
+    Migrating,
+    InDoubt,
+    Moved,
+    Exited,
+}
+
+impl State {
+    /// Is the whole partition here, so that its output positions are known?
+    pub(crate) fn has_arrived(self) -> bool {
+        !matches!(self, State::Waiting | State::Receiving)
+    }
+
+    /// Has this process run the partition, as far as the state says?
+    pub(crate) fn has_run(self) -> bool {
+        !matches!(self, State::Waiting | State::Receiving | State::InDoubt)
+    }
+
+    /// The same in the words of a report.
+    pub(crate) fn reported(self) -> PartitionState {
+        match self {
+            State::Waiting => PartitionState::Waiting,
+            State::Receiving => PartitionState::Receiving,
+            // An exited partition's process is about to end; the agent reports the end when it sees it.
+            State::Running | State::Exited => PartitionState::Running,
+            State::Paused => PartitionState::Paused,
+            State::Migrating => PartitionState::Migrating,
+            State::InDoubt => PartitionState::InDoubt,
+            State::Moved => PartitionState::Moved,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct VmmCounters {
+    #[serde(default)]
+    run_ns: u64,
+    #[serde(default)]
+    wait_ns: u64,
+    #[serde(default)]
+    poll_ns: u64,
+    #[serde(default)]
+    elapsed_ns: u64,
+    dirty_pages_per_s: Option<f64>,
+    #[serde(default)]
+    memory_bytes: u64,
+    #[serde(default)]
+    resident_kib: u64,
+    #[serde(default)]
+    progress: u64,
+    #[serde(default)]
+    migrations: u64,
+    #[serde(default)]
+    blackout_ns: u64,
+    #[serde(default)]
+    peers: Vec<VmmPeer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct VmmPeer {
+    rank: Rank,
+    #[serde(default)]
+    bytes_sent: u64,
+    #[serde(default)]
+    bytes_received: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct VmmMoveReport {
+    #[serde(default)]
+    total_s: f64,
+    #[serde(default)]
+    blackout_ms: f64,
+    #[serde(default)]
+    bytes: u64,
+    #[serde(default)]
+    rounds: Vec<serde::de::IgnoredAny>,
+    #[serde(default)]
+    stop_reason: String,
+}
+
+/// How a migration request ended.
+#[derive(Debug)]
+pub(crate) enum Migrated {
+    Moved(MoveReport),
+    NotMoved(String),
+    InDoubt(String),
+}
+
+async fn call(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+    timeout: Duration,
+) -> Result<(StatusCode, Vec<u8>), VmmError> {
+    request(&Target::Unix(socket.to_owned()), method, path, body, timeout)
+        .await
+        .map_err(|source| VmmError::Http { socket: socket.to_owned(), source })
+}
+
+fn error_text(status: StatusCode, body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Body {
+        error: String,
+    }
+    match serde_json::from_slice::<Body>(body) {
+        Ok(body) => body.error.chars().take(1000).collect(),
+        Err(_) => format!("the vmm answered {status}"),
+    }
+}
+
+fn read<T: DeserializeOwned>(socket: &Path, status: StatusCode, body: &[u8]) -> Result<T, VmmError> {
+    if !status.is_success() {
+        return Err(VmmError::Refused(error_text(status, body)));
+    }
+    serde_json::from_slice(body).map_err(|source| VmmError::Json { socket: socket.to_owned(), source })
+}
+
+/// `GET /v1/status`.
+pub(crate) async fn status(socket: &Path) -> Result<Status, VmmError> {
+    let (status, body) = call(socket, Method::GET, "/v1/status", Vec::new(), QUICK).await?;
+    read(socket, status, &body)
+}
+
+/// `GET /v1/counters`.
+pub(crate) async fn counters(socket: &Path) -> Result<Counters, VmmError> {
+    let (status, body) = call(socket, Method::GET, "/v1/counters", Vec::new(), QUICK).await?;
+    let from: VmmCounters = read(socket, status, &body)?;
+    let traffic = |peer: &VmmPeer| PeerTraffic {
+        rank: peer.rank,
+        bytes_sent: peer.bytes_sent,
+        bytes_received: peer.bytes_received,
+    };
+    Ok(Counters {
+        run_ns: from.run_ns,
+        wait_ns: from.wait_ns,
+        poll_ns: from.poll_ns,
+        elapsed_ns: from.elapsed_ns,
+        dirty_pages_per_s: from.dirty_pages_per_s.filter(|rate| rate.is_finite()),
+        memory_bytes: from.memory_bytes,
+        resident_kib: from.resident_kib,
+        progress: from.progress,
+        migrations: from.migrations,
+        blackout_ns: from.blackout_ns,
+        peers: from.peers.iter().take(control::RANKS_MAX as usize).map(traffic).collect(),
+    })
+}
+
+/// `POST /v1/resume` for a partition in doubt.
+pub(crate) async fn resume_in_doubt(socket: &Path) -> Result<(), VmmError> {
+    let body = br#"{"in_doubt":true}"#.to_vec();
+    let (status, body) = call(socket, Method::POST, "/v1/resume", body, QUICK).await?;
+    read::<serde::de::IgnoredAny>(socket, status, &body).map(|_| ())
+}
+
+/// `PUT /v1/peers/{rank}` for each.
+pub(crate) async fn set_peers(socket: &Path, peers: &BTreeMap<Rank, Peer>) -> Result<(), VmmError> {
+    for (rank, peer) in peers {
+        let path = format!("/v1/peers/{rank}");
+        let (status, body) = call(socket, Method::PUT, &path, control::encode(peer), QUICK).await?;
+        read::<serde::de::IgnoredAny>(socket, status, &body)?;
+    }
+    Ok(())
+}
+
+/// `POST /v1/migrate`; returns when the migration is over.
+pub(crate) async fn migrate(socket: &Path, to: &str, epoch: u64) -> Migrated {
+    let request = serde_json::json!({"to": to, "epoch": epoch}).to_string().into_bytes();
+    let (status, body) = match call(socket, Method::POST, "/v1/migrate", request, MIGRATE).await {
+        Ok(answer) => answer,
+        Err(error) => return Migrated::InDoubt(chain(&error)),
+    };
+    match status {
+        StatusCode::OK => {
+            let report = serde_json::from_slice::<VmmMoveReport>(&body).ok();
+            Migrated::Moved(report.map(move_report).unwrap_or_default())
+        }
+        // Refused or failed: the partition goes on here.
+        StatusCode::BAD_GATEWAY => Migrated::NotMoved(error_text(status, &body)),
+        status if status.is_client_error() => Migrated::NotMoved(error_text(status, &body)),
+        _ => Migrated::InDoubt(error_text(status, &body)),
+    }
+}
+
+fn move_report(from: VmmMoveReport) -> MoveReport {
+    let finite = |value: f64| if value.is_finite() { value } else { 0.0 };
+    MoveReport {
+        total_s: finite(from.total_s),
+        blackout_ms: finite(from.blackout_ms),
+        bytes: from.bytes,
+        rounds: u32::try_from(from.rounds.len()).unwrap_or(u32::MAX),
+        stop_reason: from.stop_reason.chars().take(200).collect(),
+    }
+}
+
+/// An error with its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,42 @@
+//! What the agents, the coordinator and its clients say to each other: ids, reports, commands and answers, as JSON values.
+//!
+//! Nothing here does I/O. Every message is decoded by [`decode`], which bounds its size and refuses fields it does not know,
+//! and then checked by its `validate`, so that what the rest of the program handles is well-formed.
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod command;
+mod fabric;
+mod ids;
+mod message;
+mod query;
+mod report;
+mod specification;
+mod text;
+
+pub use bytes::Bytes;
+pub use command::{Action, Command, CommandResult, Commands, CommandsRequest, Outcome, Peer, Start};
+pub use fabric::{fabric_address, partition_directory};
+pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
+pub use message::{Message, MessageError, decode, encode};
+pub use query::{
+    ApplicationState, ApplicationView, CandidateView, ErrorBody, EventView, EventsAnswer, GateView, HostView,
+    MigrateOrder, MoveView, OutputAnswer, OutputEntry, PartitionView, PlanView, PlannedMove, Submitted,
+};
+pub use report::{
+    Answer, Counters, End, HostFacts, MoveReport, OutputChunk, PartitionReport, PartitionState, PeerTraffic,
+    Report, Stream, StreamPosition,
+};
+pub use specification::{Component, FileMapping, Specification, SpecificationError, Strategy};
+pub use text::{TcpAddress, TextError, is_loopback, parse_cpus, parse_size};
+
+/// Version of the messages; both ends must have the same.
+pub const PROTOCOL: u32 = 1;
+/// Most bytes of one message.
+pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Most ranks of one application.
+pub const RANKS_MAX: u32 = 4096;
+/// Most partitions one host reports.
+pub const PARTITIONS_MAX: usize = 4096;
+/// Most bytes of program output in one report.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;

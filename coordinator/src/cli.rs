@@ -1,0 +1,462 @@
+//! The command line: `serve`, and the client's commands.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use control::{
+    ApplicationId, ApplicationView, EventsAnswer, HostName, HostView, MigrateOrder, MoveId, MoveView,
+    OutputAnswer, PartitionView, PlanView, Rank, Stream, Submitted, TcpAddress, encode,
+};
+use hyper::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::client::{ClientError, call};
+use crate::cluster::Settings;
+use crate::net::{ServeError, serve};
+use crate::policy::{self, PolicyError};
+use crate::{planner, render};
+
+/// How long a waiting client bears a coordinator that is away.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// An unfinished line is shown when it is longer.
+const LINE_BYTES_MAX: usize = 64 << 10;
+const RETRY: Duration = Duration::from_millis(300);
+const DEFAULT_ADDRESS: &str = "tcp:127.0.0.1:7600";
+
+/// Places applications on hosts and moves their partitions while they run.
+#[derive(Debug, Parser)]
+#[command(name = "coordinator", version)]
+struct Arguments {
+    /// Address of the coordinator, tcp:HOST:PORT.
+    #[arg(long, global = true, env = "PARTITA_COORDINATOR", default_value = DEFAULT_ADDRESS)]
+    coordinator: TcpAddress,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Allow plain TCP to other machines.
+    #[arg(long, global = true)]
+    insecure: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the coordinator.
+    Serve(Serve),
+    /// Run an application.
+    Submit {
+        /// Its manifest.
+        manifest: PathBuf,
+        /// Pass its output through and end with its exit status.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// List applications.
+    Apps,
+    /// List hosts.
+    Hosts,
+    /// List partitions.
+    Partitions,
+    /// List what happened.
+    Events {
+        /// Go on listing.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Print an application's output.
+    Logs {
+        /// The application.
+        application: ApplicationId,
+        /// Only this rank's.
+        #[arg(long)]
+        rank: Option<Rank>,
+    },
+    /// Move a partition and wait until that is over.
+    Migrate {
+        /// The application.
+        application: ApplicationId,
+        /// The rank.
+        rank: Rank,
+        /// The destination.
+        host: HostName,
+    },
+    /// Show what the planner would do now.
+    Plan {
+        /// With loads, gates and candidates.
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Show a move and the reasons for it.
+    Explain {
+        /// Its number, as in the events.
+        id: MoveId,
+    },
+    /// End an application.
+    Stop {
+        /// The application.
+        application: ApplicationId,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Where to listen, tcp:HOST:PORT.
+    #[arg(long, default_value = DEFAULT_ADDRESS)]
+    listen: TcpAddress,
+    /// File of the journal; made if it does not exist.
+    #[arg(long)]
+    state: PathBuf,
+    /// Plan when the busiest host is above the mean by this share.
+    #[arg(long, default_value_t = planner::Settings::default().imbalance)]
+    imbalance_threshold: f64,
+    /// And has been for this long.
+    #[arg(long, default_value_t = planner::Settings::default().sustain_s)]
+    sustain_s: f64,
+    /// A partition rests this long after a move, twice as long after the next, …
+    #[arg(long, default_value_t = planner::Settings::default().cooldown_s)]
+    cooldown_s: f64,
+    /// A gain has to exceed the noise by this many standard errors.
+    #[arg(long, default_value_t = planner::Settings::default().significance)]
+    significance: f64,
+    /// How often to plan.
+    #[arg(long, default_value_t = 1000)]
+    period_ms: u64,
+    /// A host is lost after this long without a report.
+    #[arg(long, default_value_t = 10.0)]
+    host_timeout_s: f64,
+    /// Keep standby hosts in reserve whatever happens.
+    #[arg(long)]
+    no_activate: bool,
+    /// Count time in which a partition is ready but gets no processor as load.
+    #[arg(long)]
+    count_steal: bool,
+}
+
+/// A command that failed.
+#[derive(Debug, Error)]
+enum CliError {
+    #[error("{0}: plain TCP to other machines is not protected; add --insecure if the network is")]
+    Insecure(TcpAddress),
+    #[error("--{0} must be a number that is not negative")]
+    Number(&'static str),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the output cannot be written")]
+    Output(#[source] std::io::Error),
+    #[error("the runtime cannot be started")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// Runs one command.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing can be done about a closed terminal.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PARTITA_LOG").unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(arguments) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("coordinator: {}", chain(&error));
+            let wrong_use =
+                matches!(error, CliError::Insecure(_) | CliError::Number(_) | CliError::Policy(_));
+            ExitCode::from(if wrong_use { 2 } else { 1 })
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+fn run(arguments: Arguments) -> Result<u8, CliError> {
+    let protected = |address: &TcpAddress| {
+        let fine = arguments.insecure || address.is_loopback();
+        if fine { Ok(()) } else { Err(CliError::Insecure(address.clone())) }
+    };
+    if let Command::Serve(options) = &arguments.command {
+        protected(&options.listen)?;
+        serve(&options.listen, &options.state, settings(options)?)?;
+        return Ok(0);
+    }
+    protected(&arguments.coordinator)?;
+    let client = Client { address: arguments.coordinator, json: arguments.json };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    runtime.block_on(client.run(arguments.command))
+}
+
+fn settings(options: &Serve) -> Result<Settings, CliError> {
+    let checked = |name, value: f64| {
+        if value.is_finite() && (0.0..1e9).contains(&value) { Ok(value) } else { Err(CliError::Number(name)) }
+    };
+    let planner = planner::Settings {
+        imbalance: checked("imbalance-threshold", options.imbalance_threshold)?,
+        sustain_s: checked("sustain-s", options.sustain_s)?,
+        cooldown_s: checked("cooldown-s", options.cooldown_s)?,
+        significance: checked("significance", options.significance)?,
+        ..planner::Settings::default()
+    };
+    Ok(Settings {
+        planner,
+        period_ms: options.period_ms,
+        host_timeout_ms: (checked("host-timeout-s", options.host_timeout_s)? * 1000.0) as u64,
+        activate: !options.no_activate,
+        count_steal: options.count_steal,
+    })
+}
+
+struct Client {
+    address: TcpAddress,
+    json: bool,
+}
+
+impl Client {
+    async fn run(&self, command: Command) -> Result<u8, CliError> {
+        match command {
+            // Handled before there is a client.
+            Command::Serve(_) => {}
+            Command::Submit { manifest, wait } => return self.submit(&manifest, wait).await,
+            Command::Apps => {
+                let views: Vec<ApplicationView> = self.get("/v1/applications").await?;
+                self.show(&views, |views| render::applications(views))?;
+            }
+            Command::Hosts => {
+                let views: Vec<HostView> = self.get("/v1/hosts").await?;
+                self.show(&views, |views| render::hosts(views))?;
+            }
+            Command::Partitions => {
+                let views: Vec<PartitionView> = self.get("/v1/partitions").await?;
+                self.show(&views, |views| render::partitions(views))?;
+            }
+            Command::Events { follow } => self.events(follow).await?,
+            Command::Logs { application, rank } => self.logs(&application, rank).await?,
+            Command::Migrate { application, rank, host } => {
+                return self.migrate(MigrateOrder { application, rank, to: host }).await;
+            }
+            Command::Plan { explain } => {
+                let view: PlanView = self.get("/v1/plan").await?;
+                self.show(&view, if explain { render::explained_plan } else { render::plan })?;
+            }
+            Command::Explain { id } => {
+                let view: MoveView = self.get(&format!("/v1/moves/{id}")).await?;
+                self.show(&view, render::one_move)?;
+            }
+            Command::Stop { application } => {
+                let answer: serde_json::Value = self.stop(&application).await?;
+                self.show(&answer, |_| format!("{application} is being stopped\n"))?;
+            }
+        }
+        Ok(0)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        call(&self.address, Method::GET, path, Vec::new()).await
+    }
+
+    async fn stop(&self, application: &ApplicationId) -> Result<serde_json::Value, ClientError> {
+        call(&self.address, Method::POST, &format!("/v1/applications/{application}/stop"), Vec::new()).await
+    }
+
+    fn show<T: Serialize>(&self, value: &T, text: impl Fn(&T) -> String) -> Result<(), CliError> {
+        let text = if self.json {
+            let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+            text.push('\n');
+            text
+        } else {
+            text(value)
+        };
+        print(std::io::stdout(), text.as_bytes())
+    }
+
+    async fn submit(&self, manifest: &Path, wait: bool) -> Result<u8, CliError> {
+        let specification = policy::read(manifest)?;
+        let waiter = format!("w{}", std::process::id());
+        let path =
+            if wait { format!("/v1/applications?waiter={waiter}") } else { "/v1/applications".to_owned() };
+        let submitted: Submitted = call(&self.address, Method::POST, &path, encode(&specification)).await?;
+        if !wait {
+            self.show(&submitted, |submitted| format!("{}\n", submitted.application))?;
+            return Ok(0);
+        }
+        eprintln!("coordinator: submitted as {}", submitted.application);
+        let following = self.follow(&submitted.application, &waiter);
+        tokio::pin!(following);
+        tokio::select! {
+            status = &mut following => return status,
+            // Like a program of one's own: Ctrl-C ends it, and what it still says is shown.
+            _ = tokio::signal::ctrl_c() => { self.stop(&submitted.application).await?; }
+        }
+        following.await
+    }
+
+    /// Passes the output through, also over restarts of the coordinator, until the application has ended.
+    async fn follow(&self, application: &ApplicationId, waiter: &str) -> Result<u8, CliError> {
+        let mut shown = Shown::default();
+        let (mut after, mut incarnation) = (0, None);
+        let mut away = Duration::ZERO;
+        loop {
+            let path =
+                format!("/v1/applications/{application}/output?after={after}&wait_s=10&waiter={waiter}");
+            let answer: OutputAnswer = match self.get(&path).await {
+                Ok(answer) => answer,
+                Err(error) if error.is_passing() && away < PATIENCE => {
+                    tokio::time::sleep(RETRY).await;
+                    away += RETRY;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            away = Duration::ZERO;
+            if *incarnation.get_or_insert(answer.incarnation) != answer.incarnation {
+                (incarnation, after) = (Some(answer.incarnation), 0);
+                continue;
+            }
+            shown.show(&answer, None)?;
+            after = answer.next;
+            if answer.complete {
+                if let Some(reason) = &answer.reason {
+                    eprintln!("coordinator: {application}: {reason}");
+                }
+                return Ok(answer.exit_status.unwrap_or(1));
+            }
+        }
+    }
+
+    async fn logs(&self, application: &ApplicationId, rank: Option<Rank>) -> Result<(), CliError> {
+        let mut shown = Shown::default();
+        let mut after = 0;
+        loop {
+            let path = format!("/v1/applications/{application}/output?after={after}");
+            let answer: OutputAnswer = self.get(&path).await?;
+            if after == 0 && answer.truncated {
+                eprintln!("coordinator: older output of {application} is not kept any more");
+            }
+            if self.json {
+                self.show(&answer, |_| String::new())?;
+            } else {
+                shown.show(&answer, rank)?;
+            }
+            if answer.entries.is_empty() {
+                return Ok(());
+            }
+            after = answer.next;
+        }
+    }
+
+    async fn events(&self, follow: bool) -> Result<(), CliError> {
+        let mut after = 0;
+        let mut all = Vec::new();
+        loop {
+            let wait_s = if follow { 10 } else { 0 };
+            let answer: EventsAnswer = self.get(&format!("/v1/events?after={after}&wait_s={wait_s}")).await?;
+            after = answer.next;
+            let end = answer.events.is_empty() && !follow;
+            if self.json && !follow {
+                all.extend(answer.events);
+            } else {
+                for event in &answer.events {
+                    // One object a line, so that a reader can go along.
+                    let line = if self.json {
+                        format!("{}\n", serde_json::to_string(event).unwrap_or_default())
+                    } else {
+                        render::event(event)
+                    };
+                    print(std::io::stdout(), line.as_bytes())?;
+                }
+            }
+            if end {
+                return if self.json { self.show(&all, |_| String::new()) } else { Ok(()) };
+            }
+        }
+    }
+
+    async fn migrate(&self, order: MigrateOrder) -> Result<u8, CliError> {
+        let mut view: MoveView = call(&self.address, Method::POST, "/v1/moves", encode(&order)).await?;
+        while view.state != "done" && view.state != "failed" {
+            view = self.get(&format!("/v1/moves/{}?wait_s=10", view.id)).await?;
+        }
+        self.show(&view, render::one_move)?;
+        Ok(u8::from(view.state != "done"))
+    }
+}
+
+/// One stream, as far as it was shown.
+#[derive(Debug, Default)]
+struct ShownStream {
+    /// Position of the next byte.
+    next: u64,
+    /// A line whose end has not come yet: shown whole, so that ranks do not write into each other's lines.
+    line: Vec<u8>,
+}
+
+/// What has been shown of every stream, so that nothing is shown twice after a restart of the coordinator.
+#[derive(Debug, Default)]
+struct Shown {
+    streams: BTreeMap<(Rank, Stream, u64), ShownStream>,
+}
+
+impl Shown {
+    fn show(&mut self, answer: &OutputAnswer, only: Option<Rank>) -> Result<(), CliError> {
+        for entry in answer.entries.iter().filter(|entry| only.is_none_or(|rank| entry.rank == rank)) {
+            let epoch = if entry.stream == Stream::Vmm { entry.epoch } else { 0 };
+            let shown = self.streams.entry((entry.rank, entry.stream, epoch)).or_default();
+            let known = usize::try_from(shown.next.saturating_sub(entry.offset)).unwrap_or(usize::MAX);
+            shown.next = shown.next.max(entry.offset.saturating_add(entry.data.0.len() as u64));
+            shown.line.extend_from_slice(entry.data.0.get(known..).unwrap_or_default());
+            let whole = shown.line.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+            let end = if shown.line.len() > LINE_BYTES_MAX { shown.line.len() } else { whole };
+            print_to(entry.stream, &shown.line.drain(..end).collect::<Vec<_>>())?;
+        }
+        // A prompt has no end of line; it is shown when nothing else comes.
+        if answer.complete || answer.entries.is_empty() {
+            for ((_, stream, _), shown) in &mut self.streams {
+                print_to(*stream, &std::mem::take(&mut shown.line))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seconds to wait for more output before unfinished lines are shown.
+    fn patience_s(&self) -> u32 {
+        if self.streams.values().any(|shown| !shown.line.is_empty()) { 1 } else { 10 }
+    }
+}
+
+fn print_to(stream: Stream, bytes: &[u8]) -> Result<(), CliError> {
+    match stream {
+        _ if bytes.is_empty() => Ok(()),
+        Stream::Stdout => print(std::io::stdout(), bytes),
+        Stream::Stderr | Stream::Vmm => print(std::io::stderr(), bytes),
+    }
+}
+
+fn print(mut to: impl Write, bytes: &[u8]) -> Result<(), CliError> {
+    to.write_all(bytes).and_then(|()| to.flush()).map_err(CliError::Output)
+}

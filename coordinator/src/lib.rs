@@ -1,0 +1,32 @@
+//! The head node: takes applications, places their partitions on hosts, and moves them while they run.
+//!
+//! ```text
+//! policy  what was asked (manifest)      view    what agents observed      journal  what was decided, hash-chained
+//!    \                                     |  model: loads from counters       |
+//!     `------------> cluster <-------------'                                   |
+//!                    |  placement, planner (pure)   -> decisions -> record ----'  written before any command is sent
+//!                    |  executor (one move), reconcile (applications)
+//!                   net (sockets and the clock)
+//! ```
+//! One thread owns the cluster; every change of what was decided is a [`record::Record`], so that a coordinator that is
+//! started again replays the journal and goes on.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod client;
+pub mod cluster;
+pub mod executor;
+pub mod journal;
+pub mod model;
+mod net;
+pub mod output;
+pub mod placement;
+pub mod planner;
+pub mod policy;
+pub mod reconcile;
+pub mod record;
+mod render;
+pub mod state;
+pub mod view;
+
+pub use cli::main;

@@ -1,0 +1,335 @@
+//! What was decided, as the sum of all records: applications, who owns which epoch, moves, roles of hosts.
+//!
+//! [`State::apply`] is the only way to change it, for new records and for replayed ones alike.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use control::{
+    ApplicationId, CandidateView, ClusterId, End, Epoch, EventView, HostName, MoveId, MoveReport, Rank,
+    Specification,
+};
+
+use crate::record::{Entry, MoveIdentity, Record};
+
+/// Events kept in memory; the journal has all.
+const EVENTS_MAX: usize = 20_000;
+
+/// Where an application is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Placed; not every partition has been seen running.
+    Placed,
+    /// Every partition has been seen running.
+    Running,
+    /// Over; what is left is being ended.
+    Ending,
+    /// Nothing is left.
+    Ended,
+}
+
+/// Who owns a partition.
+#[derive(Clone, Debug)]
+pub struct Ownership {
+    /// The owner's host.
+    pub host: HostName,
+    /// The owner's epoch.
+    pub epoch: Epoch,
+    /// The highest epoch ever granted.
+    pub granted: Epoch,
+    /// How processes of it ended, by epoch.
+    pub ends: BTreeMap<Epoch, End>,
+    /// The move under way.
+    pub moving: Option<MoveId>,
+    /// Moves done.
+    pub moves: u32,
+    /// When the last move was over, Unix milliseconds.
+    pub moved_ms: Option<u64>,
+    /// Blackout of the last move.
+    pub last_blackout_ms: Option<f64>,
+    /// Duration of the last move.
+    pub last_total_s: Option<f64>,
+}
+
+impl Ownership {
+    /// How it ended, if its owner did.
+    pub fn end(&self) -> Option<End> {
+        self.ends.get(&self.epoch).copied().filter(|_| self.moving.is_none())
+    }
+}
+
+/// An application.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// What was asked.
+    pub specification: Specification,
+    /// Unix milliseconds.
+    pub submitted_ms: u64,
+    /// Since when it is over, Unix milliseconds.
+    pub ended_ms: Option<u64>,
+    /// Where it is.
+    pub phase: Phase,
+    /// Once it is over.
+    pub exit_status: Option<u8>,
+    /// Why it is over.
+    pub reason: Option<String>,
+    /// By rank.
+    pub partitions: Vec<Ownership>,
+}
+
+impl Application {
+    /// Is it still to go on?
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Placed | Phase::Running)
+    }
+}
+
+/// How a move stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MovePhase {
+    /// Under way.
+    Open,
+    /// Under way, and nobody knows yet which side has it.
+    InDoubt,
+    /// Over: the destination has it.
+    Done,
+    /// Over: the source has it.
+    Failed,
+}
+
+/// A move.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// The application.
+    pub application: ApplicationId,
+    /// The rank.
+    pub rank: Rank,
+    /// Source.
+    pub from: HostName,
+    /// The source's epoch.
+    pub from_epoch: Epoch,
+    /// Destination.
+    pub to: HostName,
+    /// The epoch granted to it.
+    pub epoch: Epoch,
+    /// Why.
+    pub reason: String,
+    /// The planner's numbers.
+    pub explanation: Option<CandidateView>,
+    /// How it stands.
+    pub phase: MovePhase,
+    /// Why it failed.
+    pub failure: Option<String>,
+    /// When it was decided.
+    pub time_ms: u64,
+    /// What the source measured.
+    pub measured: Option<MoveReport>,
+}
+
+/// Role of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// In reserve.
+    pub standby: bool,
+    /// Silent for too long.
+    pub lost: bool,
+}
+
+/// The sum of all records.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Set by the first record.
+    pub cluster: Option<ClusterId>,
+    /// How often the coordinator was started.
+    pub incarnation: u64,
+    /// All applications ever.
+    pub applications: BTreeMap<ApplicationId, Application>,
+    /// All moves ever.
+    pub moves: BTreeMap<MoveId, Move>,
+    /// All hosts ever.
+    pub hosts: BTreeMap<HostName, Host>,
+    /// The newest events.
+    pub events: VecDeque<EventView>,
+    /// Number of records.
+    pub records: u64,
+}
+
+impl State {
+    /// The partition's owner.
+    pub fn ownership(&self, application: &ApplicationId, rank: Rank) -> Option<&Ownership> {
+        self.applications.get(application)?.partitions.get(rank as usize)
+    }
+
+    /// Moves that are under way.
+    pub fn open_moves(&self) -> impl Iterator<Item = (MoveId, &Move)> {
+        let open = |phase| matches!(phase, MovePhase::Open | MovePhase::InDoubt);
+        self.moves.iter().filter(move |(_, it)| open(it.phase)).map(|(id, it)| (*id, it))
+    }
+
+    /// The number of the next move.
+    pub fn next_move(&self) -> MoveId {
+        self.moves.keys().next_back().map_or(1, |last| last + 1)
+    }
+
+    /// The number of the next application.
+    pub fn next_application(&self) -> usize {
+        self.applications.len() + 1
+    }
+
+    /// Adds a record. What a record names that does not exist is ignored: the journal's chain has been checked, so only a
+    /// bug could have written it, and the rest of the journal is worth more than a refusal.
+    pub fn apply(&mut self, entry: &Entry) {
+        match &entry.record {
+            Record::Genesis { cluster, .. } => self.cluster = Some(cluster.clone()),
+            Record::Started { incarnation } => self.incarnation = *incarnation,
+            Record::HostJoined { host, standby, .. } => {
+                let known = self.hosts.get(host).copied();
+                // An activated host stays active when its agent is started again.
+                let standby = *standby && known.is_none_or(|known| known.standby);
+                self.hosts.insert(host.clone(), Host { standby, lost: false });
+            }
+            Record::HostLost { host, .. } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.lost = true;
+                }
+            }
+            Record::HostActivated { host, .. } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.standby = false;
+                }
+            }
+            Record::Overloaded { .. } => {}
+            _ => self.apply_to_application(entry),
+        }
+        self.records += 1;
+        let moves = &self.moves;
+        let find = |id| moves.get(&id).map(identity);
+        if let Some(event) = entry.event(self.records, find) {
+            self.events.push_back(event);
+            if self.events.len() > EVENTS_MAX {
+                self.events.pop_front();
+            }
+        }
+    }
+
+    fn apply_to_application(&mut self, entry: &Entry) {
+        match &entry.record {
+            Record::Submitted { application, specification, hosts } => {
+                let made = Application {
+                    specification: specification.as_ref().clone(),
+                    submitted_ms: entry.time_ms,
+                    ended_ms: None,
+                    phase: Phase::Placed,
+                    exit_status: None,
+                    reason: None,
+                    partitions: hosts.iter().map(first_owner).collect(),
+                };
+                self.applications.insert(application.clone(), made);
+            }
+            Record::ApplicationRunning { application } => {
+                if let Some(application) = self.applications.get_mut(application) {
+                    application.phase = Phase::Running;
+                }
+            }
+            Record::ApplicationEnding { application, status, reason } => {
+                if let Some(application) = self.applications.get_mut(application) {
+                    application.phase = Phase::Ending;
+                    application.exit_status = Some(*status);
+                    application.reason.clone_from(reason);
+                    application.ended_ms = Some(entry.time_ms);
+                }
+            }
+            Record::ApplicationEnded { application } => {
+                if let Some(application) = self.applications.get_mut(application) {
+                    application.phase = Phase::Ended;
+                }
+            }
+            Record::PartitionEnded { application, rank, epoch, end, .. } => {
+                if let Some(owner) = self.owner_mut(application, *rank) {
+                    owner.ends.insert(*epoch, *end);
+                }
+            }
+            _ => self.apply_to_move(entry),
+        }
+    }
+
+    fn apply_to_move(&mut self, entry: &Entry) {
+        match &entry.record {
+            Record::MoveStarted { id, application, rank, from, to, epoch, reason, explanation } => {
+                let Some(owner) = self.owner_mut(application, *rank) else { return };
+                owner.granted = *epoch;
+                owner.moving = Some(*id);
+                let made = Move {
+                    application: application.clone(),
+                    rank: *rank,
+                    from: from.clone(),
+                    from_epoch: owner.epoch,
+                    to: to.clone(),
+                    epoch: *epoch,
+                    reason: reason.clone(),
+                    explanation: explanation.as_deref().cloned(),
+                    phase: MovePhase::Open,
+                    failure: None,
+                    time_ms: entry.time_ms,
+                    measured: None,
+                };
+                self.moves.insert(*id, made);
+            }
+            Record::MoveInDoubt { id, .. } => {
+                if let Some(it) = self.moves.get_mut(id) {
+                    it.phase = MovePhase::InDoubt;
+                }
+            }
+            Record::MoveDone { id, measured } => self.close_move(*id, entry.time_ms, Ok(measured.as_ref())),
+            Record::MoveFailed { id, reason } => self.close_move(*id, entry.time_ms, Err(reason)),
+            _ => {}
+        }
+    }
+
+    fn close_move(&mut self, id: MoveId, time_ms: u64, result: Result<Option<&MoveReport>, &String>) {
+        let Some(it) = self.moves.get_mut(&id) else { return };
+        let owner = self.applications.get_mut(&it.application);
+        let Some(owner) = owner.and_then(|application| application.partitions.get_mut(it.rank as usize))
+        else {
+            return;
+        };
+        owner.moving = None;
+        owner.moved_ms = Some(time_ms);
+        match result {
+            Ok(measured) => {
+                it.phase = MovePhase::Done;
+                it.measured = measured.cloned();
+                owner.host = it.to.clone();
+                owner.epoch = it.epoch;
+                owner.moves += 1;
+                owner.last_blackout_ms = measured.map(|report| report.blackout_ms);
+                owner.last_total_s = measured.map(|report| report.total_s);
+            }
+            Err(reason) => {
+                it.phase = MovePhase::Failed;
+                it.failure = Some(reason.clone());
+            }
+        }
+    }
+
+    fn owner_mut(&mut self, application: &ApplicationId, rank: Rank) -> Option<&mut Ownership> {
+        self.applications.get_mut(application)?.partitions.get_mut(rank as usize)
+    }
+}
+
+fn first_owner(host: &HostName) -> Ownership {
+    Ownership {
+        host: host.clone(),
+        epoch: 1,
+        granted: 1,
+        ends: BTreeMap::new(),
+        moving: None,
+        moves: 0,
+        moved_ms: None,
+        last_blackout_ms: None,
+        last_total_s: None,
+    }
+}
+
+fn identity(it: &Move) -> MoveIdentity<'_> {
+    MoveIdentity { application: &it.application, rank: it.rank, from: &it.from, to: &it.to, epoch: it.epoch }
+}

@@ -1,0 +1,331 @@
+//! Whole clusters of real processes: what users rely on while everything goes well, and while things die.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Cluster, QUICK, Result, STILL, assert_lines};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+#[test]
+fn an_application_runs_and_its_output_and_status_pass_through() -> Result {
+    let cluster = Cluster::start(STILL, &["a", "b"])?;
+    let output = cluster.submit_and_wait(&cluster.manifest(3, 50, 5, "")?)?.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_lines(&output, 3, 50);
+    let app = cluster.app("app-1")?;
+    assert_eq!((&app["state"], &app["exit_status"]), (&"done".into(), &0.into()));
+    let output =
+        cluster.submit_and_wait(&cluster.manifest(2, 5, 5, "env = { EXIT = \"7\" }")?)?.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(7));
+    let logs = cluster.client(&["logs", "app-1", "--rank", "2"])?;
+    assert_eq!(String::from_utf8_lossy(&logs.stdout).lines().count(), 50);
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn strategies_place_and_bad_manifests_are_refused() -> Result {
+    let cluster = Cluster::start(STILL, &["a", "b", "c --standby"])?;
+    for (more, placement) in [
+        ("strategy = \"spread\"", "abab"),
+        ("strategy = \"pack\"", "abab"),
+        ("strategy = \"pinned\"\n[pinned]\n0 = \"b\"\n1 = \"b\"\n2 = \"b\"\n3 = \"a\"", "bbba"),
+    ] {
+        let id = cluster.submit(&cluster.manifest(4, 10_000, 50, more)?)?;
+        cluster.wait_running(&id)?;
+        assert_eq!(cluster.placement()?, placement, "{more}");
+        cluster.client(&["stop", &id])?;
+        let app = cluster.wait_state(&id, "failed", 5)?;
+        assert_eq!(app["exit_status"], 143);
+    }
+    cluster.wait_nothing_left()?;
+    let refused =
+        cluster.client(&["submit", &cluster.manifest(4, 1, 1, "rank = 3")?.display().to_string()])?;
+    assert_eq!(refused.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("app.toml:6: unknown field `rank`"), "{text}");
+    let nowhere = cluster.manifest(1, 1, 1, "strategy = \"pinned\"\n[pinned]\n0 = \"z\"")?;
+    let refused = cluster.client(&["submit", &nowhere.display().to_string()])?;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("host z, which is not in the cluster"));
+    let plain = cluster.client(&["serve", "--listen", "tcp:0.0.0.0:0", "--state", "/nonexistent/x"])?;
+    assert_eq!(plain.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&plain.stderr).contains("--insecure"));
+    Ok(())
+}
+
+#[test]
+fn an_imbalance_is_found_explained_and_cured_without_oscillation() -> Result {
+    let cluster = Cluster::start(QUICK, &["a", "b"])?;
+    let more = "strategy = \"pinned\"\nmigrate = true\n[env]\nLOAD_0 = \"0.3\"\nLOAD_1 = \"0.3\"\nLOAD_2 = \"0.2\"\n\
+        LOAD_3 = \"0.1\"\n[pinned]\n0 = \"a\"\n1 = \"a\"\n2 = \"a\"\n3 = \"b\"";
+    let manifest = cluster.manifest(4, 1_500, 10, more)?;
+    let waiting = cluster.submit_and_wait(&manifest)?;
+    cluster.wait_running("app-1")?;
+    let plan = cluster.client(&["plan", "--explain"])?;
+    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(plan.contains("GATE") && plan.contains("HOST"), "{plan}");
+    let balanced = |it: &Cluster| {
+        Ok(it.json(&["plan"])?["imbalance"].as_f64().is_some_and(|imbalance| imbalance < 0.15))
+    };
+    cluster.wait("a move", 12, |it| {
+        Ok(it.app("app-1")?["moves"].as_array().is_some_and(|moves| !moves.is_empty()))
+    })?;
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.wait("balance", 10, balanced)?;
+    let output = waiting.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(0));
+    assert_lines(&output, 4, 1_500);
+    let app = cluster.app("app-1")?;
+    let moves = app["moves"].as_array().ok_or("no moves")?;
+    assert!((1..=2).contains(&moves.len()), "{moves:?}");
+    let reason = moves[0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("imbalance") && moves[0]["blackout_ms"] == 2.5, "{moves:?}");
+    let explained = cluster.client(&["explain", "1"])?;
+    assert!(String::from_utf8_lossy(&explained.stdout).contains("payback seconds"));
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn output_over_many_moves_is_neither_lost_nor_doubled_and_peers_are_told() -> Result {
+    let cluster = Cluster::start(STILL, &["a", "b", "c"])?;
+    let peers = cluster.path().join("peers");
+    let manifest = cluster.manifest(3, 1_500, 4, &format!("env = {{ PEERS = \"{}\" }}", peers.display()))?;
+    let waiting = cluster.submit_and_wait(&manifest)?;
+    cluster.wait_running("app-1")?;
+    for (rank, host) in ["b", "c", "a", "c", "a", "b"].iter().enumerate() {
+        let order = cluster.client(&["migrate", "app-1", &(rank % 3).to_string(), host])?;
+        assert_eq!(order.status.code(), Some(0), "{order:?}");
+        assert!(String::from_utf8_lossy(&order.stdout).contains("done"));
+    }
+    let again = cluster.client(&["migrate", "app-1", "2", "b"])?;
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("it is there already"));
+    let output = waiting.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_lines(&output, 3, 1_500);
+    let moves = cluster.app("app-1")?["moves"].as_array().map_or(0, Vec::len);
+    assert_eq!(moves, 6);
+    let told = std::fs::read_to_string(peers)?;
+    assert!(told.contains("0 2 3") && told.contains("1 2 3") && told.contains("2 0 3"), "{told}");
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn a_killed_vmm_ends_its_application_soon_and_nothing_is_left() -> Result {
+    let cluster = Cluster::start(STILL, &["a", "b"])?;
+    let waiting = cluster.submit_and_wait(&cluster.manifest(4, 100_000, 20, "")?)?;
+    cluster.wait_running("app-1")?;
+    let pid = cluster.partition(2)?["pid"].as_i64().ok_or("no pid")?;
+    let begin = Instant::now();
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
+    let output = waiting.wait_with_output()?;
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert_eq!(output.status.code(), Some(137));
+    let app = cluster.app("app-1")?;
+    assert_eq!(app["state"], "failed");
+    assert!(
+        app["reason"].as_str().is_some_and(|it| it.contains("rank 2 was killed (signal 9) on host a")),
+        "{app}"
+    );
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn a_program_that_is_refused_fails_with_the_vmm_s_words() -> Result {
+    let cluster = Cluster::start(STILL, &["a"])?;
+    let manifest = cluster.manifest(2, 1, 1, "")?;
+    std::fs::write(cluster.path().join("refused"), b"x")?;
+    let text = std::fs::read_to_string(&manifest)?.replace("\"prog\"", "\"refused\"");
+    std::fs::write(&manifest, text)?;
+    let output = cluster.submit_and_wait(&manifest)?.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("refused: not an ELF file"), "{output:?}");
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn a_killed_coordinator_finds_its_application_again_and_goes_on_moving() -> Result {
+    let mut cluster = Cluster::start(STILL, &["a", "b"])?;
+    let waiting = cluster.submit_and_wait(&cluster.manifest(2, 800, 10, "")?)?;
+    cluster.wait_running("app-1")?;
+    let migrate = |it: &Cluster, host| it.client(&["migrate", "app-1", "0", host]);
+    assert_eq!(migrate(&cluster, "b")?.status.code(), Some(0));
+    cluster.kill_coordinator()?;
+    std::thread::sleep(Duration::from_millis(500));
+    cluster.start_coordinator()?;
+    cluster.wait("running again", 10, |it| {
+        Ok(it.partition(0)?["state"] == "running" && it.partition(1)?["state"] == "running")
+    })?;
+    assert_eq!(cluster.placement()?, "bb");
+    let order = migrate(&cluster, "a")?;
+    assert_eq!(order.status.code(), Some(0), "{order:?}");
+    assert_eq!(cluster.partition(0)?["epoch"], 3);
+    let output = waiting.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let app = cluster.app("app-1")?;
+    assert_eq!(app["moves"].as_array().map(Vec::len), Some(2));
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn a_coordinator_killed_in_the_middle_of_a_move_lets_one_copy_go_on() -> Result {
+    // Killed while the destination prepares, while memory is copied, and when it is over.
+    for delay_ms in [5, 150, 300, 700] {
+        let mut cluster = Cluster::start(STILL, &["a", "b"])?;
+        let id = cluster.submit(&cluster.manifest(2, 500, 10, "env = { MIGRATE_MS = \"250\" }")?)?;
+        cluster.wait_running(&id)?;
+        let mut order =
+            cluster.command(&["migrate", &id, "0", "b"]).stderr(std::process::Stdio::null()).spawn()?;
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        cluster.kill_coordinator()?;
+        order.wait()?;
+        cluster.start_coordinator()?;
+        let app = cluster
+            .wait_state(&id, "done", 20)
+            .map_err(|error| format!("killed after {delay_ms} ms: {error}"))?;
+        assert_eq!(app["exit_status"], 0);
+        let open =
+            app["other_moves"].as_array().is_some_and(|moves| moves.iter().any(|it| it["state"] != "failed"));
+        assert!(!open, "{app}");
+        cluster.wait_nothing_left()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_coordinator_with_an_old_copy_of_its_journal_cannot_start_an_epoch_again() -> Result {
+    let mut cluster = Cluster::start(STILL, &["a"])?;
+    let (state, copy) = (cluster.path().join("state.redb"), cluster.path().join("old.redb"));
+    cluster.kill_coordinator()?;
+    std::fs::copy(&state, &copy)?;
+    cluster.start_coordinator()?;
+    let is_back = |it: &Cluster| Ok(it.json(&["hosts"])?[0]["silent_s"].is_number());
+    cluster.wait("a is back", 10, is_back)?;
+    let id = cluster.submit(&cluster.manifest(1, 5, 5, "")?)?;
+    cluster.wait_state(&id, "done", 10)?;
+    cluster.kill_coordinator()?;
+    std::fs::rename(&copy, &state)?;
+    cluster.start_coordinator()?;
+    cluster.wait("a is back", 10, is_back)?;
+    assert_eq!(cluster.submit(&cluster.manifest(1, 5, 5, "")?)?, id, "the name is given again");
+    let app = cluster.wait_state(&id, "failed", 10)?;
+    assert!(app["reason"].as_str().is_some_and(|it| it.contains("could not be started")), "{app}");
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn a_dead_agent_fails_its_applications_and_no_vmm_outlives_it() -> Result {
+    let mut cluster = Cluster::start(STILL, &["a", "b"])?;
+    let id = cluster.submit(&cluster.manifest(4, 100_000, 20, "")?)?;
+    cluster.wait_running(&id)?;
+    cluster.end_agent("b", Signal::SIGKILL)?;
+    let app = cluster.wait_state(&id, "failed", 8)?;
+    assert!(app["reason"].as_str().is_some_and(|it| it.contains("host b")), "{app}");
+    assert!(cluster.kinds()?.contains(&"host-lost".to_owned()));
+    cluster.wait("no vmm", 2, |it| Ok(it.vmms()?.is_empty()))?;
+    cluster.start_agent("b")?;
+    cluster.wait("b is back", 10, |it| Ok(it.json(&["hosts"])?[1]["state"] == "active"))?;
+    let id = cluster.submit(&cluster.manifest(4, 100_000, 20, "")?)?;
+    cluster.wait_running(&id)?;
+    // An agent that is told to end takes its partitions with it and says so.
+    cluster.end_agent("b", Signal::SIGTERM)?;
+    cluster.wait_state(&id, "failed", 5)?;
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn a_failed_move_leaves_the_partition_where_it_was_and_movable() -> Result {
+    let cluster = Cluster::start(STILL, &["a", "b"])?;
+    let waiting =
+        cluster.submit_and_wait(&cluster.manifest(1, 400, 10, "env = { MIGRATE = \"fail\" }")?)?;
+    cluster.wait_running("app-1")?;
+    let order = cluster.client(&["migrate", "app-1", "0", "b"])?;
+    assert_eq!(order.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&order.stdout).contains("the destination hung up"), "{order:?}");
+    let order = cluster.client(&["migrate", "app-1", "0", "b"])?;
+    assert_eq!(order.status.code(), Some(0), "{order:?}");
+    assert_eq!(cluster.partition(0)?["epoch"], 3, "the failed move's epoch is not used again");
+    let output = waiting.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(0));
+    assert_lines(&output, 1, 400);
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn an_unanswered_commit_is_settled_so_that_exactly_one_copy_goes_on() -> Result {
+    for (trouble, state, host) in [
+        ("in-doubt-lost", "failed", "a"),
+        ("in-doubt-both", "failed", "a"),
+        ("in-doubt-delivered", "done", "b"),
+        ("die-after-delivery", "done", "b"),
+    ] {
+        let cluster = Cluster::start(STILL, &["a", "b"])?;
+        let more = format!("env = {{ MIGRATE = \"{trouble}\" }}");
+        let waiting = cluster.submit_and_wait(&cluster.manifest(1, 400, 10, &more)?)?;
+        cluster.wait_running("app-1")?;
+        let order =
+            cluster.json(&["migrate", "app-1", "0", "b"]).or_else(|_| cluster.json(&["explain", "1"]))?;
+        assert_eq!(order["state"], state, "{trouble}: {order}");
+        assert!(cluster.kinds()?.contains(&"move-in-doubt".to_owned()), "{trouble}");
+        assert_eq!(cluster.placement()?, host, "{trouble}");
+        let output = waiting.wait_with_output()?;
+        assert_eq!(output.status.code(), Some(0), "{trouble}: {output:?}");
+        assert_lines(&output, 1, 400);
+        cluster.wait_nothing_left()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_destination_killed_during_a_move_does_not_hurt() -> Result {
+    let cluster = Cluster::start(STILL, &["a", "b"])?;
+    let waiting =
+        cluster.submit_and_wait(&cluster.manifest(1, 300, 10, "env = { MIGRATE_MS = \"600\" }")?)?;
+    cluster.wait_running("app-1")?;
+    let order =
+        cluster.command(&["migrate", "app-1", "0", "b"]).stdout(std::process::Stdio::null()).spawn()?;
+    std::thread::sleep(Duration::from_millis(400));
+    let receiver = Pid::from_raw(find_receiver(&cluster)?);
+    kill(receiver, Signal::SIGKILL)?;
+    assert_eq!(order.wait_with_output()?.status.code(), Some(1));
+    let output = waiting.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_lines(&output, 1, 300);
+    cluster.wait_nothing_left()
+}
+
+fn find_receiver(cluster: &Cluster) -> Result<i32> {
+    let mine = cluster.path().display().to_string();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains("fake_vmm receive") && line.contains(&mine) {
+            return Ok(entry.file_name().to_string_lossy().parse()?);
+        }
+    }
+    Err("no receiver".into())
+}
+
+#[test]
+fn a_standby_host_is_activated_when_the_others_are_overloaded() -> Result {
+    for activate in [true, false] {
+        let mut options = QUICK.to_vec();
+        if !activate {
+            options.push("--no-activate");
+        }
+        let cluster = Cluster::start(&options, &["a", "b", "c --standby"])?;
+        let id = cluster.submit(&cluster.manifest(4, 100_000, 50, "env = { LOAD = \"0.48\" }")?)?;
+        cluster.wait_running(&id)?;
+        let kind = if activate { "host-activated" } else { "overloaded" };
+        cluster.wait(kind, 12, |it| Ok(it.kinds()?.iter().any(|it| it == kind)))?;
+        if activate {
+            cluster.wait("a move to c", 12, |it| Ok(it.placement()?.contains('c')))?;
+        } else {
+            assert!(!cluster.placement()?.contains('c'));
+        }
+    }
+    Ok(())
+}

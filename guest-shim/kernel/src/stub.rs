@@ -1,0 +1,167 @@
+//! The CPL 0 stub: descriptor tables, one entry for system calls, one for each vector.
+//!
+//! ```text
+//! 0x1000 GDT    0x1100 TSS    0x2000 IDT    0x3000 vector entries (16 bytes each)
+//! 0x4000 system call entry    0x5000 the program's RSP during a call    0x6000..0x7000 stack
+//! ```
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::arch::global_asm;
+
+/// First byte of the stub.
+pub const STUB_BASE: u64 = 0x1000;
+/// First byte after the stub.
+pub const STUB_END: u64 = 0x7000;
+/// Where the GDT is.
+pub const GDT_ADDRESS: u64 = 0x1000;
+/// Limit of the GDT (last byte).
+pub const GDT_LIMIT: u16 = 10 * 8 - 1;
+/// Where the task state segment is.
+pub const TSS_ADDRESS: u64 = 0x1100;
+/// Limit of the TSS: no I/O bitmap, so no port is open to CPL 3.
+pub const TSS_LIMIT: u32 = 0x67;
+/// Where the IDT is.
+pub const IDT_ADDRESS: u64 = 0x2000;
+/// Limit of the IDT (256 gates).
+pub const IDT_LIMIT: u16 = 4095;
+const VECTOR_ENTRIES: u64 = 0x3000;
+/// Where SYSCALL goes (LSTAR).
+pub const SYSCALL_ENTRY: u64 = 0x4000;
+const STACK_TOP: u64 = 0x7000;
+
+/// The OUT port of a system call; its registers are the program's, except RSP, RIP and RFLAGS, which are on the stub's stack.
+pub const SYSCALL_PORT: u16 = 0x77;
+/// The OUT port of a fault; AL is the vector, the processor's frame is on the stub's stack.
+pub const FAULT_PORT: u16 = 0xe9;
+
+/// CS at CPL 0.
+pub const KERNEL_CODE_SELECTOR: u16 = 0x10;
+/// CS of the program.
+pub const USER_CODE_SELECTOR: u16 = 0x33;
+/// SS and data segments of the program.
+pub const USER_DATA_SELECTOR: u16 = 0x2b;
+/// Task register.
+pub const TSS_SELECTOR: u16 = 0x40;
+/// The STAR register: kernel selectors from 0x10, user selectors from 0x23.
+pub const STAR: u64 = (0x23 << 48) | (0x10 << 32);
+
+/// Whether the processor pushes an error code for this vector (Intel SDM volume 3, table 6-1).
+pub const fn has_error_code(vector: u8) -> bool {
+    matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
+}
+
+// The numbers below are the constants above; `layout_of_the_stub_matches_its_code` checks them.
+global_asm!(
+    ".pushsection .rodata.partita_stub, \"a\", @progbits",
+    ".global partita_syscall_entry",
+    ".global partita_syscall_entry_end",
+    "partita_syscall_entry:",
+    "    mov qword ptr [0x5000], rsp",
+    "    mov rsp, 0x7000",
+    "    push 0x2b",
+    "    push qword ptr [0x5000]",
+    "    push r11",
+    "    push 0x33",
+    "    push rcx",
+    "    out 0x77, al",
+    "    iretq",
+    "partita_syscall_entry_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static partita_syscall_entry: u8;
+    static partita_syscall_entry_end: u8;
+}
+
+fn syscall_entry() -> &'static [u8] {
+    // SAFETY: both symbols bound one contiguous piece of read-only data made by the assembly above.
+    unsafe {
+        let start = &raw const partita_syscall_entry;
+        let end = &raw const partita_syscall_entry_end;
+        core::slice::from_raw_parts(start, end.offset_from(start) as usize)
+    }
+}
+
+fn put(image: &mut [u8], address: u64, bytes: &[u8]) {
+    let at = (address - STUB_BASE) as usize;
+    image[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// The bytes of `STUB_BASE..STUB_END`.
+pub fn stub_image() -> Vec<u8> {
+    let mut image = vec![0u8; (STUB_END - STUB_BASE) as usize];
+    let tss_low = 0x0000_8900_0000_0000 | u64::from(TSS_LIMIT) | ((TSS_ADDRESS & 0xff_ffff) << 16);
+    let gdt: [u64; 10] = [
+        0,
+        0,
+        0x00af_9b00_0000_ffff, // 0x10 code, CPL 0, 64 bit
+        0x00cf_9300_0000_ffff, // 0x18 data, CPL 0
+        0x00cf_fb00_0000_ffff, // 0x20 code, CPL 3, 32 bit (SYSRET's layout wants it here)
+        0x00cf_f300_0000_ffff, // 0x28 data, CPL 3
+        0x00af_fb00_0000_ffff, // 0x30 code, CPL 3, 64 bit
+        0,
+        tss_low, // 0x40 TSS, low half
+        0,       //      high half: the base is below 4 GiB
+    ];
+    for (index, entry) in gdt.iter().enumerate() {
+        put(&mut image, GDT_ADDRESS + 8 * index as u64, &entry.to_le_bytes());
+    }
+    put(&mut image, TSS_ADDRESS + 4, &STACK_TOP.to_le_bytes()); // RSP0
+    put(&mut image, TSS_ADDRESS + 0x66, &(TSS_LIMIT as u16 + 1).to_le_bytes()); // I/O bitmap: beyond the limit
+    for vector in 0..=255u8 {
+        let entry = VECTOR_ENTRIES + 16 * u64::from(vector);
+        // mov al, vector; out FAULT_PORT, al; hlt
+        put(&mut image, entry, &[0xb0, vector, 0xe6, FAULT_PORT as u8, 0xf4]);
+        let gate_low = (entry & 0xffff)
+            | (u64::from(KERNEL_CODE_SELECTOR) << 16)
+            | (0xee00 << 32)
+            | ((entry >> 16 & 0xffff) << 48);
+        put(&mut image, IDT_ADDRESS + 16 * u64::from(vector), &gate_low.to_le_bytes());
+        put(&mut image, IDT_ADDRESS + 16 * u64::from(vector) + 8, &(entry >> 32).to_le_bytes());
+    }
+    put(&mut image, SYSCALL_ENTRY, syscall_entry());
+    image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_of_the_stub_matches_its_code() {
+        let code = syscall_entry();
+        assert_eq!(
+            code,
+            [
+                0x48, 0x89, 0x24, 0x25, 0x00, 0x50, 0x00, 0x00, // mov [0x5000], rsp
+                0x48, 0xc7, 0xc4, 0x00, 0x70, 0x00, 0x00, // mov rsp, 0x7000
+                0x6a, 0x2b, // push 0x2b
+                0xff, 0x34, 0x25, 0x00, 0x50, 0x00, 0x00, // push [0x5000]
+                0x41, 0x53, 0x6a, 0x33, 0x51, // push r11, 0x33, rcx
+                0xe6, 0x77, // out 0x77, al
+                0x48, 0xcf, // iretq
+            ]
+        );
+        assert_eq!(STACK_TOP, 0x7000);
+        assert_eq!(SYSCALL_PORT, 0x77);
+    }
+
+    #[test]
+    fn every_vector_has_a_gate_that_names_it() {
+        let image = stub_image();
+        for vector in 0..256usize {
+            let gate = (IDT_ADDRESS - STUB_BASE) as usize + 16 * vector;
+            let low = u64::from_le_bytes(image[gate..gate + 8].try_into().unwrap());
+            let target = (low & 0xffff) | (low >> 48 << 16);
+            let code = (target - STUB_BASE) as usize;
+            assert_eq!(image[code..code + 2], [0xb0, vector as u8]);
+        }
+    }
+
+    #[test]
+    fn the_stub_ends_where_programs_may_begin() {
+        assert!(STUB_END <= partita_abi::PROGRAM_BASE);
+    }
+}

@@ -1,0 +1,265 @@
+//! The rings, doorbell and sleep of this rank.
+//!
+//! In a partition the boot page says where everything is. In native mode (`libmpi_native.a`, for tests without a VM)
+//! the environment variable `PARTITA_NATIVE=<file>:<rank>:<ranks>:<ring bytes>` names a file of zeros with a ring for
+//! every ordered pair of ranks; there the other end of a ring is the peer itself and sleeping is yielding.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ptr;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use partita_abi as abi;
+
+use crate::engine::Links;
+use crate::memory::Region;
+use crate::ring::{Consumer, Producer, RingError};
+use crate::sys;
+
+/// Rings and signals of one rank.
+pub struct Transport {
+    boot: *const abi::BootPage,
+    fabric: *const abi::FabricPage,
+    producers: Vec<Producer>,
+    consumers: Vec<Consumer>,
+    written_to: Vec<u32>,
+    freed_from: Vec<u32>,
+    /// Share of the allowed spin time that is used, in 1/16: polls that end in sleep make it smaller.
+    spin_share: u64,
+}
+
+/// Who this rank is.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Rank in the application.
+    pub rank: u32,
+    /// Ranks of the application.
+    pub ranks: u32,
+    /// Bytes of every ring.
+    pub ring_bytes: u32,
+}
+
+/// What stands in for the boot page and the fabric page in native mode.
+static NATIVE_FABRIC: abi::FabricPage = {
+    // SAFETY: the page has only atomic integers and padding, for which zeros are right.
+    unsafe { core::mem::zeroed() }
+};
+
+impl Transport {
+    /// Finds the rings.
+    ///
+    /// # Errors
+    /// A line that says why there are none.
+    pub fn open() -> Result<(Transport, Place), String> {
+        if cfg!(feature = "native") { Transport::open_native() } else { Transport::open_partition() }
+    }
+
+    fn open_partition() -> Result<(Transport, Place), String> {
+        let boot = sys::auxiliary(abi::AT_PARTITA) as *const abi::BootPage;
+        if boot.is_null() {
+            return Err("this program was built for Partita: start it with `vmm run [--np N] PROGRAM`".into());
+        }
+        // SAFETY: the VMM put the address of the boot page into the auxiliary vector.
+        let facts = unsafe { ptr::read_volatile(boot) };
+        if facts.magic != abi::BOOT_MAGIC || facts.abi_version != abi::ABI_VERSION {
+            return Err(format!(
+                "the VMM speaks guest ABI {}, this program {}: build both from one Partita",
+                facts.abi_version,
+                abi::ABI_VERSION
+            ));
+        }
+        let place = Place { rank: facts.rank, ranks: facts.ranks, ring_bytes: facts.ring_bytes };
+        check(&place)?;
+        let address = |offset: u64| (facts.rings + offset) as *mut u8;
+        let send = |peer| address(abi::send_ring_offset(peer, facts.ring_bytes));
+        let receive = |peer| address(abi::receive_ring_offset(peer, facts.ring_bytes));
+        Ok((Transport::new(boot, facts.fabric_page as *const abi::FabricPage, &place, send, receive), place))
+    }
+
+    fn open_native() -> Result<(Transport, Place), String> {
+        let wrong = "native mode: start the program with mpirun-native (it sets PARTITA_NATIVE)";
+        let value = sys::environment(c"PARTITA_NATIVE").ok_or(wrong)?.to_str().map_err(|_| wrong)?;
+        let mut fields = value.rsplitn(4, ':');
+        let mut number = || fields.next().and_then(|field| field.parse::<u32>().ok()).ok_or(wrong);
+        let (ring_bytes, ranks, rank) = (number()?, number()?, number()?);
+        let mut path = fields.next().ok_or(wrong)?.as_bytes().to_vec();
+        path.push(0);
+        let place = Place { rank, ranks, ring_bytes };
+        check(&place)?;
+        let stride = abi::ring_stride(ring_bytes);
+        let total = u64::from(ranks) * u64::from(ranks) * stride;
+        let base = sys::map_file(path.as_ptr().cast(), total).ok_or("native mode: cannot map the ring file")?;
+        let at = |from: u32, to: u32| {
+            // SAFETY: inside the mapping of `total` bytes.
+            unsafe { base.add(((u64::from(from) * u64::from(ranks) + u64::from(to)) * stride) as usize) }
+        };
+        let transport =
+            Transport::new(ptr::null(), &raw const NATIVE_FABRIC, &place, |peer| at(rank, peer), |peer| at(peer, rank));
+        Ok((transport, place))
+    }
+
+    fn new(
+        boot: *const abi::BootPage,
+        fabric: *const abi::FabricPage,
+        place: &Place,
+        send: impl Fn(u32) -> *mut u8,
+        receive: impl Fn(u32) -> *mut u8,
+    ) -> Transport {
+        // The ring to oneself exists for regularity and is never used.
+        // SAFETY: the addresses are those of the ring area, which lives as long as the process.
+        let (producers, consumers) = unsafe {
+            (
+                (0..place.ranks).map(|peer| Producer::new(send(peer), place.ring_bytes)).collect(),
+                (0..place.ranks).map(|peer| Consumer::new(receive(peer), place.ring_bytes)).collect(),
+            )
+        };
+        Transport {
+            boot,
+            fabric,
+            producers,
+            consumers,
+            written_to: Vec::new(),
+            freed_from: Vec::new(),
+            spin_share: 16,
+        }
+    }
+
+    fn fabric(&self) -> &abi::FabricPage {
+        // SAFETY: set by `open` to a page that lives as long as the process and has only atomic fields.
+        unsafe { &*self.fabric }
+    }
+
+    /// The boot page as it is now; after a move it may say something else.
+    fn boot(&self) -> Option<abi::BootPage> {
+        // SAFETY: set by `open` to the boot page or null.
+        (!self.boot.is_null()).then(|| unsafe { ptr::read_volatile(self.boot) })
+    }
+
+    /// The name the boot page gives this rank.
+    pub fn name(&self) -> Option<[u8; 64]> {
+        self.boot().map(|boot| boot.name)
+    }
+
+    /// The number whose change ends a sleep that begins now. To be read before the last look at the rings.
+    pub fn events(&self) -> u32 {
+        let events = self.fabric().events.load(Ordering::Acquire);
+        fence(Ordering::SeqCst);
+        events
+    }
+
+    /// Sleeps until the number of events is not `events` any more.
+    pub fn sleep(&mut self, events: u32) {
+        self.spin_share = (self.spin_share / 2).max(1);
+        match self.boot() {
+            // SAFETY: the VMM gave the address for this store.
+            Some(boot) if boot.wait != 0 => unsafe { ptr::write_volatile(boot.wait as *mut u32, events) },
+            _ => sys::sched_yield(),
+        }
+    }
+
+    /// How long a call may poll before it sleeps, in counts of the time stamp counter.
+    pub fn spin_tsc(&self) -> u64 {
+        match self.boot() {
+            Some(boot) if boot.wait != 0 => {
+                boot.spin_ns.saturating_mul(boot.tsc_khz) / 1_000_000 / 16 * self.spin_share
+            }
+            _ => 20_000,
+        }
+    }
+
+    /// A poll ended with something arriving: polling is worth while.
+    pub fn spin_was_useful(&mut self) {
+        self.spin_share = (self.spin_share * 2).min(16);
+    }
+
+    /// Adds counts that were spent polling. A count that a move made absurd is left out.
+    pub fn add_poll_tsc(&self, counts: u64) {
+        if counts < 1 << 40 {
+            let poll: &AtomicU64 = &self.fabric().poll_tsc;
+            poll.store(poll.load(Ordering::Relaxed).wrapping_add(counts), Ordering::Relaxed);
+        }
+    }
+
+    /// Adds units of work that the program reports.
+    pub fn add_progress(&self, units: u64) {
+        let progress = &self.fabric().progress;
+        progress.store(progress.load(Ordering::Relaxed).wrapping_add(units), Ordering::Relaxed);
+    }
+
+    /// Whether every byte written has been taken by the other end.
+    ///
+    /// # Errors
+    /// When a ring cannot be trusted.
+    pub fn is_drained(&mut self, me: u32) -> Result<bool, (u32, RingError)> {
+        for (peer, producer) in self.producers.iter_mut().enumerate() {
+            if peer as u32 != me && !producer.is_empty().map_err(|error| (peer as u32, error))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn check(place: &Place) -> Result<(), String> {
+    let sizes = abi::RING_BYTES_MIN..=abi::RING_BYTES_MAX;
+    let right = place.ranks <= abi::RANKS_MAX
+        && place.rank < place.ranks
+        && sizes.contains(&place.ring_bytes)
+        && place.ring_bytes.is_power_of_two();
+    if right { Ok(()) } else { Err(format!("boot facts make no sense: {place:?}")) }
+}
+
+impl Links for Transport {
+    type Error = RingError;
+
+    fn room(&mut self, peer: u32) -> Result<usize, RingError> {
+        self.producers[peer as usize].room()
+    }
+
+    fn write(&mut self, peer: u32, parts: [Region; 2]) {
+        self.producers[peer as usize].write(parts);
+        if self.written_to.last() != Some(&peer) {
+            self.written_to.push(peer);
+        }
+    }
+
+    fn readable(&mut self, peer: u32) -> Result<usize, RingError> {
+        self.consumers[peer as usize].readable()
+    }
+
+    fn copy(&self, peer: u32, offset: usize, target: Region) {
+        self.consumers[peer as usize].copy(offset, target);
+    }
+
+    fn consume(&mut self, peer: u32, bytes: usize) {
+        self.consumers[peer as usize].consume(bytes);
+        if self.freed_from.last() != Some(&peer) {
+            self.freed_from.push(peer);
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.written_to.is_empty() && self.freed_from.is_empty() {
+            return;
+        }
+        // What was stored in the rings has to be visible before the flags of the sleepers are read.
+        fence(Ordering::SeqCst);
+        let fabric_sleeps = self.fabric().fabric_asleep.load(Ordering::Relaxed) != 0;
+        let mut ring_bell = fabric_sleeps && !self.written_to.is_empty();
+        for peer in self.written_to.drain(..) {
+            ring_bell |= self.producers[peer as usize].consumer_sleeps();
+        }
+        for peer in self.freed_from.drain(..) {
+            let consumer = &mut self.consumers[peer as usize];
+            ring_bell |= consumer.producer_may_wait() && (fabric_sleeps || consumer.producer_sleeps());
+        }
+        if ring_bell && let Some(boot) = self.boot() && boot.doorbell != 0 {
+            // SAFETY: the VMM gave the address for this store.
+            unsafe { ptr::write_volatile(boot.doorbell as *mut u32, 1) };
+        }
+    }
+}
+
+// The native page is shared by nobody but this process; the type has only atomics.
+const _: () = assert!(size_of::<AtomicU32>() == 4);

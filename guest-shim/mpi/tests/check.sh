@@ -1,0 +1,93 @@
+#!/bin/sh
+# Tests of the MPI library without a VM: ranks are ordinary processes. Run by `make -C guest-shim check`.
+#
+# PARTITA_TEST_RANKS  numbers of ranks (default: 1 2 3 4 7)
+# PARTITA_MPICH_ABI   directory of MPICH 5 (bin, lib): its libmpi_abi is then compared, too
+set -eu
+cd "$(dirname "$0")"
+bin=$(cd ../../bin && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+ranks=${PARTITA_TEST_RANKS:-1 2 3 4 7}
+failures=0
+
+fail() {
+    echo "FAILED: $*" >&2
+    failures=$((failures + 1))
+}
+
+run() { # ranks ring program arguments
+    n=$1 ring=$2
+    shift 2
+    timeout 120 "$bin/mpirun-native" -np "$n" -ring "$ring" "$@" || fail "np $n ring $ring $*"
+}
+
+for program in storm collectives calls fatal; do
+    "$bin/mpicc" -native -O1 -Wall -Wextra -Werror $program.c -o "$work/$program"
+    # What partitions run is linked, too: by glibc and, for C, by musl.
+    "$bin/mpicc" $program.c -o "$work/$program.guest"
+    if command -v musl-gcc >/dev/null; then "$bin/mpicc" -cc=musl-gcc $program.c -o "$work/$program.musl"; fi
+done
+"$bin/mpicxx" -native smoke.cc -o "$work/smoke"
+"$bin/mpicxx" smoke.cc -o "$work/smoke.guest"
+"$bin/mpifort" -native smoke_fixed.f -o "$work/smoke_fixed"
+"$bin/mpifort" -native smoke_module.f90 -o "$work/smoke_module"
+"$bin/mpifort" smoke_module.f90 -o "$work/smoke_module.guest"
+
+status=0
+"$work/calls.guest" 2>"$work/message" || status=$?
+if [ $status != 1 ] || ! grep -q 'vmm run' "$work/message"; then fail "a guest program outside a partition"; fi
+
+for n in $ranks; do
+    run "$n" 16384 "$work/collectives" >"$work/collectives.$n"
+    tail -n 1 "$work/collectives.$n"
+    for seed in 1 2 3; do run "$n" 16384 "$work/storm" $seed 40; done
+    run "$n" 262144 "$work/storm" 4 40
+    run "$n" 16384 "$work/smoke"
+    run "$n" 16384 "$work/smoke_fixed"
+    run "$n" 16384 "$work/smoke_module"
+    if [ "$n" -gt 1 ]; then
+        run "$n" 16384 "$work/calls"
+        run "$n" 262144 "$work/calls"
+    fi
+done
+
+expect() { # status pattern arguments
+    wanted=$1 pattern=$2
+    shift 2
+    status=0
+    timeout 20 "$bin/mpirun-native" -np 3 "$work/fatal" "$@" 2>"$work/message" || status=$?
+    if [ $status != "$wanted" ] || ! grep -q "$pattern" "$work/message"; then
+        fail "fatal $*: status $status, $(cat "$work/message")"
+    fi
+}
+expect 1 'MPI_Recv: message truncated: 400 bytes arrived, room for 40' truncate
+expect 42 'rank 1 called MPI_Abort with code 42' abort
+expect 1 'MPI_Send: invalid rank' rank
+
+# The bits of sums and products, and every other check, against MPICH.
+compare() { # name command…
+    name=$1
+    shift
+    for n in $ranks; do
+        timeout 120 "$@" -np "$n" "$work/collectives.$name" >"$work/other" || fail "$name np $n collectives"
+        cmp -s "$work/other" "$work/collectives.$n" || fail "np $n: results differ from $name: $(
+            diff "$work/other" "$work/collectives.$n" | grep '^>' | head -n 3
+        )"
+    done
+    timeout 60 "$@" -np 3 "$work/calls.$name" || fail "$name calls"
+}
+if command -v mpicc.mpich >/dev/null; then
+    for program in collectives calls; do mpicc.mpich -w -O1 $program.c -o "$work/$program.mpich"; done
+    compare mpich mpirun.mpich
+fi
+# Objects compiled with our header, linked with another library of the standard ABI.
+if [ -n "${PARTITA_MPICH_ABI:-}" ]; then
+    lib=$PARTITA_MPICH_ABI/lib
+    for program in collectives calls; do
+        gcc -O1 -I../../include $program.c -o "$work/$program.abi" -L"$lib" -lmpi_abi -Wl,-rpath,"$lib" -Wl,--allow-shlib-undefined
+    done
+    compare abi "$PARTITA_MPICH_ABI/bin/mpiexec"
+fi
+[ $failures = 0 ] || { echo "$failures checks failed" >&2; exit 1; }
+echo "all checks passed"

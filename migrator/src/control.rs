@@ -1,0 +1,70 @@
+//! The handle that other threads hold on a migration: they cancel it and read how far it is.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::report::RoundReport;
+
+/// Called on entering every phase, on the migrating thread; tests hold or kill the process there.
+pub type PhaseHook<P> = Box<dyn Fn(P) + Send + Sync>;
+
+/// How far a migration is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress<P> {
+    /// The phase entered last.
+    pub phase: P,
+    /// The rounds that are over (the source's side only).
+    pub rounds: Vec<RoundReport>,
+}
+
+/// Cancel flag and progress of one migration; `P` is the side's phase type.
+pub struct Control<P> {
+    cancelled: AtomicBool,
+    progress: Mutex<Progress<P>>,
+    hook: Option<PhaseHook<P>>,
+}
+
+impl<P: Copy> Control<P> {
+    /// A handle for one migration that has not begun; `initial` is its first phase.
+    pub fn starting_at(initial: P) -> Self {
+        let progress = Mutex::new(Progress { phase: initial, rounds: Vec::new() });
+        Self { cancelled: AtomicBool::new(false), progress, hook: None }
+    }
+
+    /// Has `hook` called on entering every phase.
+    #[must_use]
+    pub fn with_hook(mut self, hook: PhaseHook<P>) -> Self {
+        self.hook = Some(hook);
+        self
+    }
+
+    /// Asks the migration to end. Without effect once the commit point is passed.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether `cancel` was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// How far the migration is.
+    pub fn progress(&self) -> Progress<P> {
+        self.lock().clone()
+    }
+
+    pub(crate) fn enter(&self, phase: P) {
+        self.lock().phase = phase;
+        if let Some(hook) = &self.hook {
+            hook(phase);
+        }
+    }
+
+    pub(crate) fn finish_round(&self, round: &RoundReport) {
+        self.lock().rounds.push(*round);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress<P>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

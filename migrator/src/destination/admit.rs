@@ -1,0 +1,99 @@
+//! Who may come in: the first source that begins properly, and then only its own page streams.
+
+use std::time::Duration;
+
+use super::{Control, DestinationError, Options, Session, cancelled_or};
+use crate::channel::{Channel, ChannelError, Expect};
+use crate::clock;
+use crate::partition::Description;
+use crate::transport::{Listener, TransportError};
+use crate::wire::{Frame, Hello, Kind, Role, WireError};
+
+/// Waits for a source that says hello and describes its partition.
+pub(super) fn source<'a>(
+    listener: &Listener,
+    options: &'a Options,
+    control: &'a Control,
+) -> Result<(Session<'a>, Description), DestinationError> {
+    loop {
+        let connection = listener.accept(None, &|| control.is_cancelled()).map_err(accept_failed)?;
+        let mut channel = Channel::new(connection, options.timeouts);
+        match introduce(&mut channel, options, control) {
+            Ok((hello, description)) => {
+                let Hello { streams, session: id, .. } = hello;
+                return Ok((
+                    Session { channel, id, streams, options, control, started: clock::now() },
+                    description,
+                ));
+            }
+            Err(ChannelError::Transport(TransportError::Stopped)) => return Err(DestinationError::Cancelled),
+            Err(error) => {
+                tracing::warn!(%error, "dropped a connection that does not begin a migration");
+                // A source of another release gets to know why; a stranger gets nothing.
+                if matches!(error, ChannelError::Wire(WireError::Version(_) | WireError::Invalid(_))) {
+                    channel.close_with(&Frame::Refuse { reason: error.to_string() });
+                }
+            }
+        }
+    }
+}
+
+fn introduce(
+    channel: &mut Channel,
+    options: &Options,
+    control: &Control,
+) -> Result<(Hello, Description), ChannelError> {
+    let stop = || control.is_cancelled();
+    let hello = channel.receive_hello(&stop)?;
+    if hello.role != Role::Control {
+        return Err(WireError::Hello.into());
+    }
+    let silence = options.timeouts.hello;
+    let phase = "at the beginning of a migration";
+    match channel.receive(Expect { kinds: &[Kind::Describe], phase, silence, stop: &stop })? {
+        Frame::Describe(description) => Ok((hello, description)),
+        other => Err(WireError::Unexpected { kind: other.kind(), wanted: phase }.into()),
+    }
+}
+
+/// Waits for all page streams of `session`, in any order.
+pub(super) fn streams(listener: &Listener, session: &Session) -> Result<Vec<Channel>, DestinationError> {
+    let timeouts = session.options.timeouts;
+    let stop = || session.control.is_cancelled();
+    let start = clock::now();
+    let mut joined: Vec<Option<Channel>> = (0..session.streams).map(|_| None).collect();
+    while joined.iter().any(Option::is_none) {
+        let missing = joined.iter().filter(|stream| stream.is_none()).count();
+        let left = timeouts.silence.saturating_sub(start.elapsed());
+        let late = || DestinationError::StreamsMissing { missing, streams: session.streams, doing: "come" };
+        let connection = match listener.accept(Some(left), &stop) {
+            Err(TransportError::Silent { .. }) => return Err(late()),
+            other => other.map_err(accept_failed)?,
+        };
+        if left == Duration::ZERO {
+            return Err(late());
+        }
+        let mut channel = Channel::new(connection, timeouts);
+        match channel.receive_hello(&stop) {
+            Ok(Hello { role: Role::Pages(number), streams, session: id })
+                if id == session.id
+                    && streams == session.streams
+                    && joined[usize::from(number)].is_none() =>
+            {
+                channel.send(&Frame::Joined, &stop).map_err(cancelled_or("joining a stream"))?;
+                joined[usize::from(number)] = Some(channel);
+            }
+            Ok(_) => tracing::warn!("dropped a connection that is no page stream of this migration"),
+            Err(ChannelError::Transport(TransportError::Stopped)) => return Err(DestinationError::Cancelled),
+            Err(error) => tracing::warn!(%error, "dropped a connection that is no page stream"),
+        }
+    }
+    Ok(joined.into_iter().flatten().collect())
+}
+
+fn accept_failed(error: TransportError) -> DestinationError {
+    match error {
+        TransportError::Stopped => DestinationError::Cancelled,
+        error => DestinationError::Accept(error),
+    }
+}

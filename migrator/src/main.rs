@@ -1,0 +1,37 @@
+//! `migrator bench`: measures migrations by starting `vmm` processes as a user would.
+#![forbid(unsafe_code)]
+
+mod bench;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "migrator",
+    version,
+    about = "Measures live migrations of partitions",
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Moves one partition back and forth on this machine and prints blackout and total time.
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let Arguments { command: Command::Bench(options) } = Arguments::parse();
+    match bench::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("migrator bench: {}", migrator::report::one_line(&error));
+            ExitCode::from(error.status())
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the migrator asks of a virtual machine: the verbs of a source and of a destination.
+//!
+//! The migrator knows neither KVM nor the program in the partition; `vmm` implements these traits, tests implement
+//! them over plain memory.
+
+use std::error::Error;
+
+use serde::{Deserialize, Serialize};
+
+/// An error of the machine behind the trait, passed through with its sources.
+pub type MachineError = Box<dyn Error + Send + Sync + 'static>;
+
+/// Bytes of the unit in which memory is tracked and sent.
+pub const PAGE_SIZE: usize = 4096;
+
+/// A run of guest-physical memory. Both sides have the same regions in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// Guest-physical address, a multiple of [`PAGE_SIZE`].
+    pub address: u64,
+    /// Length in bytes, a multiple of [`PAGE_SIZE`].
+    pub bytes: u64,
+}
+
+/// What the destination has to know to build the machine before the first page arrives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Application the partition belongs to.
+    pub application: String,
+    /// Rank of the partition.
+    pub rank: u32,
+    /// Epoch the destination will own: higher than the source's.
+    pub epoch: u64,
+    /// The memory.
+    pub regions: Vec<Region>,
+    /// Machine facts that the destination checks (processor features, ABI version, …), opaque to the migrator.
+    pub machine: Vec<u8>,
+}
+
+/// The running partition on the host it leaves.
+///
+/// Pages are numbered from 0 within a region. Every method may be called from any thread, one at a time, except
+/// `read_pages`, which the stream threads call concurrently.
+pub trait SourceMachine: Sync {
+    /// What to build on the other side; `epoch` is the one the destination will own.
+    fn describe(&self, epoch: u64) -> Result<Description, MachineError>;
+    /// Begins dirty tracking; every page counts as dirty afterwards (round 0 sends everything).
+    fn start_tracking(&self) -> Result<(), MachineError>;
+    /// Ends dirty tracking. The next migration starts from nothing and sends everything.
+    fn stop_tracking(&self) -> Result<(), MachineError>;
+    /// Adds to `bitmap` (one bit a page, 64 pages a word, little end first) the pages of region `index` that were
+    /// written since they were last cleared. Does not clear them.
+    fn dirty(&self, index: usize, bitmap: &mut [u64]) -> Result<(), MachineError>;
+    /// Clears the pages set in `bitmap`, which covers `64 * bitmap.len()` pages from `first_page` (a multiple of 64) on,
+    /// just before those pages are read: later writes make them dirty again.
+    fn clear_dirty(&self, index: usize, first_page: u64, bitmap: &[u64]) -> Result<(), MachineError>;
+    /// Copies `buffer.len()` bytes (a multiple of [`PAGE_SIZE`]) from `first_page` on into `buffer`.
+    fn read_pages(&self, index: usize, first_page: u64, buffer: &mut [u8]) -> Result<(), MachineError>;
+    /// Stops the vCPU and the fabric; when it returns, nothing writes the partition's memory. After an error the
+    /// partition still runs.
+    fn pause(&self) -> Result<(), MachineError>;
+    /// Undoes `pause`.
+    fn resume(&self) -> Result<(), MachineError>;
+    /// Everything of a paused partition that is not in its memory, as a versioned value.
+    /// Called while `read_pages` runs on other threads.
+    fn save(&self) -> Result<Vec<u8>, MachineError>;
+}
+
+/// The machine being built on the host the partition comes to.
+pub trait DestinationMachine: Sync {
+    /// Checks the description and builds the whole machine, paused. Refuses what cannot run here.
+    fn build(&mut self, description: &Description) -> Result<(), MachineError>;
+    /// Whether the memory is known to read as zeros after `build`. Then pages of zeros are not written at all.
+    /// Must be `false` when `build` loads anything into the memory.
+    fn is_zeroed(&self) -> bool {
+        false
+    }
+    /// Makes host memory present behind `bytes` of region `index` from `offset` on (called on threads of its own during
+    /// round 0, beside `write_pages` of the same pages: it must keep what is in them).
+    fn populate(&self, index: usize, offset: u64, bytes: u64) -> Result<(), MachineError>;
+    /// Writes whole pages from `first_page` on.
+    fn write_pages(&self, index: usize, first_page: u64, data: &[u8]) -> Result<(), MachineError>;
+    /// Zeroes `pages` pages from `first_page` on.
+    fn zero_pages(&self, index: usize, first_page: u64, pages: u64) -> Result<(), MachineError>;
+    /// Sets the saved state; the machine stays paused. After this only `run` is missing.
+    fn restore(&mut self, state: &[u8]) -> Result<(), MachineError>;
+    /// Runs. Called once, after the commit.
+    fn run(&mut self) -> Result<(), MachineError>;
+}

@@ -1,0 +1,311 @@
+//! When to go on and when to switch over: pure functions of what was measured, without a clock.
+//!
+//! The downtime limit is a ceiling, not a goal: rounds go on while another one still shortens the predicted blackout
+//! noticeably, even when the limit is met already. A partition whose predicted blackout stays above the limit is
+//! given until the time-out, because programs change phase.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::partition::PAGE_SIZE;
+
+/// A residual of so many pages or fewer is not worth another round.
+pub const TINY_PAGES: u64 = 16;
+/// After so many rounds within the limit the prediction is not believed any longer.
+pub const ROUNDS_MAX: u32 = 30;
+/// A round must shorten the predicted blackout by this part of it …
+pub const GAIN_PART_MIN: f64 = 0.20;
+/// … or by this many seconds.
+pub const GAIN_S_MIN: f64 = 0.0005;
+/// What saving, sending and restoring the state is assumed to take, besides what is measured.
+pub const STATE_COST: Duration = Duration::from_millis(1);
+/// Assumed until a round was long enough to measure: 1 Gbit/s.
+pub const BYTES_PER_S_ASSUMED: f64 = 118e6;
+/// A round must have sent this many bytes to tell the bandwidth.
+pub const BYTES_TO_MEASURE: u64 = 1 << 20;
+
+/// What the caller allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Ceiling of the predicted blackout.
+    pub downtime: Duration,
+    /// When waiting for convergence ends.
+    pub timeout: Duration,
+    /// Switch over at the time-out instead of giving up.
+    pub force: bool,
+}
+
+/// What is known after a round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observation {
+    /// Rounds that are over, 1 or more.
+    pub rounds: u32,
+    /// Pages dirty now.
+    pub residual_pages: u64,
+    /// Rate at which the last round's pages became dirty.
+    pub dirty_pages_per_s: f64,
+    /// Bytes per second of memory that go out.
+    pub bytes_per_s: f64,
+    /// Time of the blackout that does not depend on the residual: see [`fixed_cost`].
+    pub fixed: Duration,
+    /// Time of a round that does not depend on the residual.
+    pub round_overhead: Duration,
+    /// Since the migration began.
+    pub elapsed: Duration,
+}
+
+/// Why the rounds ended in a switch-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// Another round would hardly shorten the blackout, which is within the limit.
+    Converged,
+    /// Almost nothing was dirty.
+    Tiny,
+    /// Within the limit, and enough rounds were tried.
+    RoundsMax,
+    /// The time-out passed above the limit and the caller wanted the switch-over all the same.
+    Forced,
+}
+
+/// Why another round follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoOn {
+    /// The predicted blackout still falls.
+    Falling,
+    /// The predicted blackout is above the limit and does not fall; the program may change.
+    AboveLimit,
+}
+
+/// What to do after a round, with the predicted blackout it rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Another round.
+    Continue(GoOn),
+    /// Switch over.
+    Stop(StopReason),
+    /// Give up: above the limit at the time-out.
+    Abort,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Converged => "converged",
+            Self::Tiny => "tiny",
+            Self::RoundsMax => "rounds-max",
+            Self::Forced => "forced",
+        })
+    }
+}
+
+/// Decides what follows a round.
+pub fn decide(limits: &Limits, seen: &Observation) -> Decision {
+    let now = blackout(seen, seen.residual_pages as f64);
+    let within_limit = now <= limits.downtime.as_secs_f64();
+    if within_limit && seen.residual_pages <= TINY_PAGES {
+        return Decision::Stop(StopReason::Tiny);
+    }
+    if seen.elapsed >= limits.timeout {
+        return match (within_limit, limits.force) {
+            (true, _) => Decision::Stop(StopReason::Converged),
+            (false, true) => Decision::Stop(StopReason::Forced),
+            (false, false) => Decision::Abort,
+        };
+    }
+    if within_limit && seen.rounds >= ROUNDS_MAX {
+        return Decision::Stop(StopReason::RoundsMax);
+    }
+    let gain = now - blackout(seen, residual_after_next_round(seen));
+    if gain > GAIN_S_MIN || gain > now * GAIN_PART_MIN {
+        Decision::Continue(GoOn::Falling)
+    } else if within_limit {
+        Decision::Stop(StopReason::Converged)
+    } else {
+        Decision::Continue(GoOn::AboveLimit)
+    }
+}
+
+/// The blackout if the switch-over came now.
+pub fn predicted_blackout(seen: &Observation) -> Duration {
+    Duration::try_from_secs_f64(blackout(seen, seen.residual_pages as f64)).unwrap_or(Duration::MAX)
+}
+
+/// Pages that will be dirty after one more round: those written while the residual is sent.
+pub fn residual_after_next_round(seen: &Observation) -> f64 {
+    seen.dirty_pages_per_s
+        * (seen.round_overhead.as_secs_f64() + seconds_to_send(seen, seen.residual_pages as f64))
+}
+
+/// Seconds of blackout with `pages` left to send.
+fn blackout(seen: &Observation, pages: f64) -> f64 {
+    seen.fixed.as_secs_f64() + seconds_to_send(seen, pages)
+}
+
+fn seconds_to_send(seen: &Observation, pages: f64) -> f64 {
+    pages * PAGE_SIZE as f64 / seen.bytes_per_s.max(1.0)
+}
+
+/// The part of the blackout that does not depend on the residual: the last harvest, two round trips, the state.
+pub fn fixed_cost(harvest: Duration, round_trip: Duration) -> Duration {
+    harvest + 2 * round_trip + STATE_COST
+}
+
+/// Bandwidth told by the latest of `rounds` (bytes, seconds) that was long enough, or the assumption.
+///
+/// Under a bandwidth cap this is the capped rate, so the blackout, where the cap is lifted, is predicted too long
+/// rather than too short.
+pub fn bandwidth(rounds: impl DoubleEndedIterator<Item = (u64, f64)>) -> f64 {
+    rounds
+        .rev()
+        .find(|(bytes, seconds)| *bytes >= BYTES_TO_MEASURE && *seconds > 0.0)
+        .map_or(BYTES_PER_S_ASSUMED, |(bytes, seconds)| bytes as f64 / seconds)
+}
+
+/// Pages a stream takes at a time, so that every stream gets several chunks even in a small round.
+pub fn chunk_pages(round_pages: u64, streams: u8) -> u64 {
+    (round_pages / (u64::from(streams) * 4)).clamp(64, 1024)
+}
+
+/// A rate limit as a virtual clock: bytes push the time at which the next ones may go.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    bytes_per_s: u64,
+    burst: Duration,
+    free_at: Duration,
+}
+
+impl Bucket {
+    /// A limit of `bytes_per_s` (not 0) that lets 20 ms worth of bytes go at once.
+    pub fn new(bytes_per_s: u64) -> Self {
+        Self { bytes_per_s: bytes_per_s.max(1), burst: Duration::from_millis(20), free_at: Duration::ZERO }
+    }
+
+    /// Books `bytes` at time `now` (since any fixed start) and tells how long to wait before the next booking.
+    pub fn book(&mut self, now: Duration, bytes: u64) -> Duration {
+        let cost =
+            Duration::try_from_secs_f64(bytes as f64 / self.bytes_per_s as f64).unwrap_or(Duration::MAX);
+        self.free_at = self.free_at.max(now.saturating_sub(self.burst)).saturating_add(cost);
+        self.free_at.saturating_sub(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { downtime: Duration::from_millis(300), timeout: Duration::from_secs(60), force: false };
+
+    fn seen(residual_pages: u64, dirty_pages_per_s: f64) -> Observation {
+        Observation {
+            rounds: 3,
+            residual_pages,
+            dirty_pages_per_s,
+            bytes_per_s: 1e9,
+            fixed: Duration::from_millis(2),
+            round_overhead: Duration::from_millis(1),
+            elapsed: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn goes_on_below_the_limit_while_the_blackout_still_falls() {
+        // 10,000 pages are 41 ms: far below 300 ms, and a round would bring it to almost nothing.
+        assert_eq!(decide(&LIMITS, &seen(10_000, 1000.0)), Decision::Continue(GoOn::Falling));
+    }
+
+    #[test]
+    fn stops_when_a_round_gains_nothing() {
+        // Dirtied as fast as sent: 244,140 pages/s at 1 GB/s.
+        assert_eq!(decide(&LIMITS, &seen(10_000, 244_140.0)), Decision::Stop(StopReason::Converged));
+        assert_eq!(decide(&LIMITS, &seen(5, 1000.0)), Decision::Stop(StopReason::Tiny));
+        let late = Observation { rounds: ROUNDS_MAX, ..seen(10_000, 1000.0) };
+        assert_eq!(decide(&LIMITS, &late), Decision::Stop(StopReason::RoundsMax));
+    }
+
+    #[test]
+    fn above_the_limit_it_waits_for_the_timeout_and_then_does_what_was_asked() {
+        let hopeless = seen(1_000_000, 1e6);
+        assert_eq!(decide(&LIMITS, &hopeless), Decision::Continue(GoOn::AboveLimit));
+        let late = Observation { elapsed: Duration::from_secs(60), ..hopeless };
+        assert_eq!(decide(&LIMITS, &late), Decision::Abort);
+        assert_eq!(decide(&Limits { force: true, ..LIMITS }, &late), Decision::Stop(StopReason::Forced));
+        let late_but_fine = Observation { elapsed: Duration::from_secs(60), ..seen(10_000, 1000.0) };
+        assert_eq!(decide(&LIMITS, &late_but_fine), Decision::Stop(StopReason::Converged));
+    }
+
+    #[test]
+    fn the_fixed_cost_counts_against_the_limit() {
+        let limits = Limits { downtime: Duration::from_millis(1), ..LIMITS };
+        assert_ne!(decide(&limits, &seen(1, 0.0)), Decision::Stop(StopReason::Tiny));
+    }
+
+    #[test]
+    fn never_switches_over_above_the_limit_unless_forced_and_never_aborts_below_it() {
+        let mut state = 7u64;
+        let mut random = |bound: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % bound
+        };
+        for _ in 0..20_000 {
+            let magnitude = random(30);
+            let observation = Observation {
+                rounds: random(40) as u32 + 1,
+                residual_pages: random(1 << magnitude),
+                dirty_pages_per_s: random(1 << 20) as f64,
+                bytes_per_s: random(1 << 34) as f64,
+                fixed: Duration::from_micros(random(400_000)),
+                round_overhead: Duration::from_micros(random(50_000)),
+                elapsed: Duration::from_millis(random(120_000)),
+            };
+            let limits = Limits { force: random(2) == 1, ..LIMITS };
+            let above = predicted_blackout(&observation) > limits.downtime + Duration::from_nanos(2);
+            match decide(&limits, &observation) {
+                Decision::Stop(StopReason::Forced) => assert!(limits.force),
+                Decision::Stop(_) => assert!(!above, "{observation:?}"),
+                Decision::Abort => assert!(!limits.force && observation.elapsed >= limits.timeout),
+                Decision::Continue(GoOn::AboveLimit) => assert!(observation.elapsed < limits.timeout),
+                Decision::Continue(GoOn::Falling) => assert!(observation.elapsed < limits.timeout),
+            }
+        }
+    }
+
+    #[test]
+    fn predictions_grow_with_residual_and_dirty_rate_and_shrink_with_bandwidth() {
+        for pages in [0u64, 10, 1000, 100_000] {
+            let base = seen(pages, 1000.0);
+            assert!(predicted_blackout(&seen(pages + 1, 1000.0)) > predicted_blackout(&base));
+            assert!(residual_after_next_round(&seen(pages, 2000.0)) > residual_after_next_round(&base));
+            let faster = Observation { bytes_per_s: 2e9, ..base };
+            assert!(predicted_blackout(&faster) <= predicted_blackout(&base));
+            assert!(residual_after_next_round(&faster) <= residual_after_next_round(&base));
+        }
+    }
+
+    #[test]
+    fn bandwidth_is_told_by_the_last_round_that_was_long_enough() {
+        assert_eq!(bandwidth([(1 << 30, 1.0), (2 << 20, 0.5), (100, 0.001)].into_iter()), 4194304.0);
+        assert_eq!(bandwidth([(100, 0.001)].into_iter()), BYTES_PER_S_ASSUMED);
+    }
+
+    #[test]
+    fn the_bucket_holds_its_rate_over_any_second() {
+        let mut bucket = Bucket::new(1_000_000);
+        let (mut now, mut sent) = (Duration::from_secs(5), 0u64);
+        while now < Duration::from_secs(7) {
+            now += bucket.book(now, 10_000);
+            sent += 10_000;
+        }
+        assert!((2_000_000..2_050_000).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn chunks_are_small_enough_for_every_stream_in_a_small_round() {
+        assert_eq!(chunk_pages(100, 4), 64);
+        assert_eq!(chunk_pages(4096, 4), 256);
+        assert_eq!(chunk_pages(1 << 20, 1), 1024);
+    }
+}

@@ -1,0 +1,271 @@
+//! What callers send and get: the JSON of `docs/vmm-api.md`, and the checked request made from it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::policy::StopReason;
+use crate::transport::{Address, Timeouts};
+use crate::wire::STREAMS_MAX;
+
+/// What to do when the residual is still too large for the downtime limit at the time-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTimeout {
+    /// Give up; the partition goes on at the source.
+    #[default]
+    Abort,
+    /// Switch over with the downtime it takes.
+    Force,
+    /// Slow the program down until it converges. Not yet supported: such a request is refused.
+    Throttle,
+}
+
+/// Body of `POST /v1/migrate`; everything but `to` is optional.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateRequest {
+    /// Where a destination listens.
+    pub to: Address,
+    /// Epoch the destination will own; the source's plus one by default.
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// Page streams, 1 to 16.
+    #[serde(default = "one")]
+    pub streams: u8,
+    /// Cap over all streams, bytes per second; lifted in the blackout.
+    #[serde(default)]
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// Ceiling of the predicted blackout.
+    #[serde(default = "default_downtime_limit_ms")]
+    pub downtime_limit_ms: u64,
+    /// Time after which `on_timeout` applies.
+    #[serde(default = "default_timeout_s")]
+    pub timeout_s: u64,
+    /// What to do when it does not converge in time.
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
+    /// Allow a destination that is not on this machine although the connection is plain.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+fn one() -> u8 {
+    1
+}
+
+fn default_downtime_limit_ms() -> u64 {
+    300
+}
+
+fn default_timeout_s() -> u64 {
+    60
+}
+
+/// Why a request cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// Number of streams out of range.
+    #[error("streams is {0}: use 1 to {STREAMS_MAX}")]
+    Streams(u8),
+    /// A cap of zero bytes per second.
+    #[error("bandwidth_bytes_per_s is 0: leave it out for no cap")]
+    Bandwidth,
+    /// The epoch does not grow.
+    #[error(
+        "epoch {requested} is not higher than the partition's epoch {current}: ask for {current} + 1 or more"
+    )]
+    Epoch {
+        /// What the request asked for.
+        requested: u64,
+        /// What the source owns.
+        current: u64,
+    },
+    /// A time-out of zero or beyond a week.
+    #[error("timeout_s is {0}: use 1 to {TIMEOUT_S_MAX}")]
+    Timeout(u64),
+    /// Throttling is not there yet.
+    #[error("on_timeout \"throttle\" is not supported yet: use \"abort\" or \"force\"")]
+    Throttle,
+}
+
+/// Longest `timeout_s`: a week.
+pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
+
+impl MigrateRequest {
+    /// A request to `to` with the defaults.
+    pub fn new(to: Address) -> Self {
+        Self {
+            to,
+            epoch: None,
+            streams: one(),
+            bandwidth_bytes_per_s: None,
+            downtime_limit_ms: default_downtime_limit_ms(),
+            timeout_s: default_timeout_s(),
+            on_timeout: OnTimeout::Abort,
+            insecure: false,
+        }
+    }
+
+    /// Checks the request of a partition that owns `current_epoch`.
+    ///
+    /// # Errors
+    /// The first field that cannot be carried out.
+    pub fn check(&self, current_epoch: u64) -> Result<Request, RequestError> {
+        let epoch = self.epoch.unwrap_or(current_epoch.saturating_add(1));
+        if epoch <= current_epoch {
+            return Err(RequestError::Epoch { requested: epoch, current: current_epoch });
+        }
+        if !(1..=STREAMS_MAX).contains(&self.streams) {
+            return Err(RequestError::Streams(self.streams));
+        }
+        if self.bandwidth_bytes_per_s == Some(0) {
+            return Err(RequestError::Bandwidth);
+        }
+        if !(1..=TIMEOUT_S_MAX).contains(&self.timeout_s) {
+            return Err(RequestError::Timeout(self.timeout_s));
+        }
+        if self.on_timeout == OnTimeout::Throttle {
+            return Err(RequestError::Throttle);
+        }
+        Ok(Request {
+            to: self.to.clone(),
+            insecure: self.insecure,
+            epoch,
+            streams: self.streams,
+            bandwidth_bytes_per_s: self.bandwidth_bytes_per_s,
+            downtime_limit: Duration::from_millis(self.downtime_limit_ms),
+            timeout: Duration::from_secs(self.timeout_s),
+            force: self.on_timeout == OnTimeout::Force,
+            timeouts: Timeouts::default(),
+        })
+    }
+}
+
+/// A checked request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where the destination listens.
+    pub to: Address,
+    /// Allow a plain connection to another machine.
+    pub insecure: bool,
+    /// Epoch the destination will own.
+    pub epoch: u64,
+    /// Page streams, 1 to 16.
+    pub streams: u8,
+    /// Cap over all streams, lifted in the blackout.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// Ceiling of the predicted blackout.
+    pub downtime_limit: Duration,
+    /// When to stop trying to converge.
+    pub timeout: Duration,
+    /// Switch over at the time-out instead of giving up.
+    pub force: bool,
+    /// How long to wait for the other side, step by step.
+    pub timeouts: Timeouts,
+}
+
+/// One round as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct RoundReport {
+    /// Pages handled, zero pages included.
+    pub pages: u64,
+    /// Pages of zeros, sent as a mark only.
+    pub zero_pages: u64,
+    /// Bytes on the wire, headers included.
+    pub bytes: u64,
+    /// From the first page to the last acknowledgement (the blackout round: to the last byte handed to the kernel).
+    pub seconds: f64,
+    /// Pages dirty when the round was over; 0 after the blackout round.
+    pub dirty_pages_after: u64,
+}
+
+impl RoundReport {
+    /// Pages dirtied per second while the round ran.
+    pub fn dirty_pages_per_s(&self) -> f64 {
+        if self.seconds > 0.0 { self.dirty_pages_after as f64 / self.seconds } else { 0.0 }
+    }
+}
+
+/// Where the blackout went, milliseconds each; the parts overlap only where they say so.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Breakdown {
+    /// Stopping the vCPU and the fabric.
+    pub pause_ms: f64,
+    /// Reading the last dirty bitmap.
+    pub harvest_ms: f64,
+    /// Saving the state, while the last pages go out.
+    pub save_ms: f64,
+    /// Sending the last pages (contains `save_ms` when the pages take longer).
+    pub pages_ms: f64,
+    /// From sending the state until READY: transfer, checks and restore at the destination.
+    pub ready_ms: f64,
+    /// From COMMIT until RUNNING.
+    pub commit_ms: f64,
+}
+
+/// Answer of `POST /v1/migrate`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct MigrateReport {
+    /// Epoch the destination owns, or would have owned.
+    pub epoch: u64,
+    /// From the request to RUNNING (or to the failure).
+    pub total_s: f64,
+    /// From asking for the pause to RUNNING, or to the resume at the source; 0 when it never paused.
+    pub blackout_ms: f64,
+    /// Bytes on the wire, both memory and state.
+    pub bytes: u64,
+    /// Why the rounds ended; null when they did not.
+    pub stop_reason: Option<StopReason>,
+    /// Every round; the last one is the blackout's.
+    pub rounds: Vec<RoundReport>,
+    /// Where the blackout went.
+    #[serde(default)]
+    pub breakdown: Breakdown,
+}
+
+/// An error with its sources in one line, for the other side, the API and terminals.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_only_the_address_gets_the_documented_defaults() {
+        let request: MigrateRequest = serde_json::from_str(r#"{"to": "tcp:127.0.0.1:40123"}"#).unwrap();
+        assert_eq!(request, MigrateRequest::new("tcp:127.0.0.1:40123".parse().unwrap()));
+        let checked = request.check(4).unwrap();
+        assert_eq!((checked.epoch, checked.streams), (5, 1));
+        assert_eq!((checked.downtime_limit.as_millis(), checked.timeout.as_secs()), (300, 60));
+    }
+
+    #[test]
+    fn impossible_requests_are_refused_with_what_to_do() {
+        let good = MigrateRequest::new("tcp:127.0.0.1:1".parse().unwrap());
+        let cases = [
+            (MigrateRequest { streams: 0, ..good.clone() }, RequestError::Streams(0)),
+            (MigrateRequest { streams: 17, ..good.clone() }, RequestError::Streams(17)),
+            (MigrateRequest { timeout_s: 0, ..good.clone() }, RequestError::Timeout(0)),
+            (MigrateRequest { bandwidth_bytes_per_s: Some(0), ..good.clone() }, RequestError::Bandwidth),
+            (MigrateRequest { on_timeout: OnTimeout::Throttle, ..good.clone() }, RequestError::Throttle),
+            (MigrateRequest { epoch: Some(3), ..good }, RequestError::Epoch { requested: 3, current: 3 }),
+        ];
+        for (request, error) in cases {
+            assert_eq!(request.check(3).unwrap_err(), error);
+        }
+        let error =
+            serde_json::from_str::<MigrateRequest>(r#"{"to": "tcp:nowhere"}"#).unwrap_err().to_string();
+        assert!(error.contains("tcp:HOST:PORT"), "{error}");
+    }
+}

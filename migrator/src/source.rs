@@ -1,0 +1,624 @@
+//! The side a partition leaves: drives the phases, and resumes the partition whenever the commit point was not reached.
+
+mod pool;
+mod stream;
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::bitmap;
+use crate::channel::{Channel, ChannelError, Expect};
+use crate::clock::{self, milliseconds};
+use crate::control;
+use crate::partition::{Description, MachineError, PAGE_SIZE, SourceMachine};
+use crate::policy::{self, Decision, StopReason};
+use crate::report::{MigrateReport, Request, RoundReport, one_line};
+use crate::transport::{self, Connection, TransportError};
+use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, WireError};
+
+use pool::Pool;
+use stream::{PageStream, Round, Shared};
+
+/// Where the source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Connecting the control connection.
+    Connect,
+    /// The destination builds the machine.
+    Prepare,
+    /// Round of this number, from 0, with the partition running.
+    Round(u32),
+    /// The partition is paused; the last pages and the state follow.
+    Blackout,
+    /// The state was sent.
+    Saved,
+    /// The destination has checked and restored everything. COMMIT follows.
+    Ready,
+    /// COMMIT was sent.
+    Commit,
+    /// The destination runs.
+    Done,
+}
+
+/// The handle on a migration from this side.
+pub type Control = control::Control<Phase>;
+
+impl Control {
+    /// A handle for one migration.
+    pub fn new() -> Self {
+        Self::starting_at(Phase::Connect)
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why a migration did not end in [`Outcome::Moved`].
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// The partition's VMM failed at one of our verbs.
+    #[error("the source cannot {verb}")]
+    Machine {
+        /// The verb.
+        verb: &'static str,
+        /// Its error.
+        #[source]
+        source: MachineError,
+    },
+    /// The control connection failed.
+    #[error("control connection to the destination failed while {doing}")]
+    Channel {
+        /// What was going on.
+        doing: &'static str,
+        /// Its error.
+        #[source]
+        source: ChannelError,
+    },
+    /// A page stream failed.
+    #[error("page stream {stream} failed")]
+    Stream {
+        /// Its number.
+        stream: u8,
+        /// Its error.
+        #[source]
+        source: ChannelError,
+    },
+    /// The partition cannot be described in this protocol.
+    #[error("the partition cannot be described to a destination")]
+    Describe(#[source] WireError),
+    /// The destination will not build it.
+    #[error("the destination refused: {0}")]
+    Refused(String),
+    /// The destination gave up.
+    #[error("the destination gave up: {0}")]
+    Aborted(String),
+    /// `cancel` was called.
+    #[error("cancelled")]
+    Cancelled,
+    /// The predicted blackout stayed above the limit.
+    #[error(
+        "did not converge in {timeout_s} s: predicted blackout {predicted_ms:.0} ms, limit {limit_ms} ms; \
+         raise the downtime limit, use more streams or bandwidth, or force it"
+    )]
+    NotConverging {
+        /// Predicted blackout, milliseconds.
+        predicted_ms: f64,
+        /// The limit, milliseconds.
+        limit_ms: u128,
+        /// The time-out, seconds.
+        timeout_s: u64,
+    },
+    /// A round was not over at the time-out.
+    #[error(
+        "round {round} was not over after {timeout_s} s: raise the time-out or the bandwidth, or force it"
+    )]
+    TimedOut {
+        /// The round, from 0.
+        round: u32,
+        /// The time-out, seconds.
+        timeout_s: u64,
+    },
+    /// The state is larger than the protocol allows.
+    #[error("the saved state has {bytes} bytes, more than {} can be sent", wire::STATE_BYTES_MAX)]
+    StateTooLarge {
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// The destination counted other pages than were sent.
+    #[error("sent {sent} pages, but the destination has {received}")]
+    Miscounted {
+        /// Pages sent.
+        sent: u64,
+        /// Pages the destination says it has.
+        received: u64,
+    },
+    /// RUNNING came for another epoch.
+    #[error("the destination says that it runs epoch {0}, which was not granted")]
+    WrongEpoch(u64),
+    /// A thread of ours died.
+    #[error("a page stream's thread ended unexpectedly")]
+    ThreadLost,
+    /// After a failure the partition did not go on here.
+    #[error("the partition cannot be resumed after: {cause}")]
+    Resume {
+        /// The failure before.
+        cause: Box<SourceError>,
+        /// Why it did not resume.
+        #[source]
+        source: MachineError,
+    },
+}
+
+/// How a migration ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It runs at the destination; this copy is paused and must never run again.
+    Moved {
+        /// How it went.
+        report: MigrateReport,
+        /// What the destination had its source told in ACCEPT.
+        annotation: Vec<u8>,
+    },
+    /// It runs here (unless the error is [`SourceError::Resume`]) and can be migrated again.
+    Failed {
+        /// Why.
+        error: SourceError,
+        /// How far it came.
+        report: MigrateReport,
+    },
+    /// COMMIT was sent and not answered: this copy is paused, the destination may run.
+    InDoubt {
+        /// Why.
+        error: SourceError,
+        /// How it went.
+        report: MigrateReport,
+        /// What the destination had its source told in ACCEPT.
+        annotation: Vec<u8>,
+    },
+}
+
+/// On which side of the commit point a migration broke off.
+enum Break {
+    Before(SourceError),
+    After(SourceError),
+}
+
+impl From<SourceError> for Break {
+    fn from(error: SourceError) -> Self {
+        Self::Before(error)
+    }
+}
+
+/// Moves the partition behind `machine` as `request` says. Blocks until it is over.
+///
+/// Before the commit point every failure resumes the partition here and ends dirty tracking; after it the partition
+/// stays paused whatever happens.
+pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control) -> Outcome {
+    let mut attempt = Attempt {
+        machine,
+        request,
+        control,
+        started: clock::now(),
+        channel: None,
+        annotation: Vec::new(),
+        tracking: false,
+        paused_at: None,
+        report: MigrateReport { epoch: request.epoch, ..MigrateReport::default() },
+    };
+    let result = attempt.run();
+    let result = match result {
+        Err(Break::Before(error)) => Err(Break::Before(attempt.roll_back(error))),
+        other => other,
+    };
+    let Attempt { mut report, annotation, started, .. } = attempt;
+    report.total_s = started.elapsed().as_secs_f64();
+    match result {
+        Ok(()) => Outcome::Moved { report, annotation },
+        Err(Break::Before(error)) => Outcome::Failed { error, report },
+        Err(Break::After(error)) => Outcome::InDoubt { error, report, annotation },
+    }
+}
+
+/// One migration under way.
+struct Attempt<'a> {
+    machine: &'a dyn SourceMachine,
+    request: &'a Request,
+    control: &'a Control,
+    started: Instant,
+    channel: Option<Channel>,
+    annotation: Vec<u8>,
+    tracking: bool,
+    paused_at: Option<Instant>,
+    report: MigrateReport,
+}
+
+impl Attempt<'_> {
+    fn run(&mut self) -> Result<(), Break> {
+        let (session, round_trip) = self.connect()?;
+        let description = self.prepare()?;
+        let shared = Shared::new(self.request.bandwidth_bytes_per_s);
+        let streams = self.open_streams(session, &shared)?;
+        thread::scope(|scope| {
+            let mut pool = Pool::start(scope, streams);
+            let result = self.rounds(&mut pool, &description, round_trip);
+            let result = result.and_then(|()| self.blackout(&mut pool, &shared, &description));
+            shared.stop.store(true, Ordering::Release);
+            // The partition goes on at once; the other threads end within a tick.
+            result.map_err(|broken| match broken {
+                Break::Before(error) => Break::Before(self.resume(&shared, error)),
+                after => after,
+            })
+        })
+    }
+
+    /// Connects and says hello; gives the session's id and a measured round trip.
+    fn connect(&mut self) -> Result<([u8; 16], Duration), SourceError> {
+        self.control.enter(Phase::Connect);
+        let failed = |source: TransportError| channel_failed("connecting")(source.into());
+        let session = transport::session_id().map_err(failed)?;
+        let start = clock::now();
+        let connection = self.open_connection().map_err(failed)?;
+        let round_trip = start.elapsed();
+        let mut channel = Channel::new(connection, self.request.timeouts);
+        let hello = Hello { role: Role::Control, streams: self.request.streams, session };
+        channel.send_hello(&hello, &|| self.control.is_cancelled()).map_err(channel_failed("connecting"))?;
+        self.channel = Some(channel);
+        Ok((session, round_trip))
+    }
+
+    fn open_connection(&self) -> Result<Connection, TransportError> {
+        Connection::connect(&self.request.to, self.request.insecure, self.request.timeouts.connect)
+    }
+
+    /// Has the machine built at the destination.
+    fn prepare(&mut self) -> Result<Description, SourceError> {
+        self.control.enter(Phase::Prepare);
+        let description =
+            self.machine.describe(self.request.epoch).map_err(machine_failed("describe itself"))?;
+        wire::check_description(&description).map_err(SourceError::Describe)?;
+        self.send(&Frame::Describe(description.clone()), "describing the partition")?;
+        match self.receive(
+            &[Kind::Accept, Kind::Refuse],
+            "waiting for ACCEPT",
+            self.request.timeouts.build,
+        )? {
+            Frame::Accept { annotation } => self.annotation = annotation,
+            Frame::Refuse { reason } => return Err(SourceError::Refused(reason)),
+            other => return Err(unexpected(other.kind(), "waiting for ACCEPT")),
+        }
+        Ok(description)
+    }
+
+    fn open_streams<'s>(
+        &self,
+        session: [u8; 16],
+        shared: &'s Shared,
+    ) -> Result<Vec<PageStream<'s>>, SourceError>
+    where
+        Self: 's,
+    {
+        let machine = self.machine;
+        let stop = || self.control.is_cancelled();
+        let open = |number: u8| -> Result<PageStream<'s>, ChannelError> {
+            let mut channel = Channel::new(self.open_connection()?, self.request.timeouts);
+            channel.send_hello(
+                &Hello { role: Role::Pages(number), streams: self.request.streams, session },
+                &stop,
+            )?;
+            let silence = self.request.timeouts.silence;
+            let joined = Expect { kinds: &[Kind::Joined], phase: "joining a stream", silence, stop: &stop };
+            channel.receive(joined)?;
+            Ok(PageStream::new(number, channel, machine, shared, silence))
+        };
+        (0..self.request.streams)
+            .map(|number| open(number).map_err(|source| self.stream_failed(number, source)))
+            .collect()
+    }
+
+    fn stream_failed(&self, stream: u8, source: ChannelError) -> SourceError {
+        if self.control.is_cancelled() {
+            SourceError::Cancelled
+        } else {
+            SourceError::Stream { stream, source }
+        }
+    }
+
+    /// Rounds with the partition running, until the policy says stop.
+    fn rounds(
+        &mut self,
+        pool: &mut Pool,
+        description: &Description,
+        round_trip: Duration,
+    ) -> Result<(), Break> {
+        self.machine.start_tracking().map_err(machine_failed("track dirty pages"))?;
+        self.tracking = true;
+        let mut bitmaps = pages_of(description).map(bitmap::full).collect();
+        for number in 0.. {
+            self.control.enter(Phase::Round(number));
+            let start = clock::now();
+            pool.begin(Round::new(number, false, bitmaps, self.request.streams));
+            let mut round = self.collect(pool, Some(number))?;
+            round.seconds = start.elapsed().as_secs_f64();
+            let harvest_start = clock::now();
+            bitmaps = self.harvest(description)?;
+            let harvest = harvest_start.elapsed();
+            round.dirty_pages_after = bitmaps.iter().map(|bitmap| bitmap::count(bitmap)).sum();
+            self.finish_round(round);
+            let observation = self.observe(number + 1, round, harvest, round_trip);
+            match policy::decide(&self.limits(), &observation) {
+                Decision::Continue(_) => {}
+                Decision::Stop(reason) => {
+                    self.report.stop_reason = Some(reason);
+                    return Ok(());
+                }
+                Decision::Abort => {
+                    return Err(Break::Before(SourceError::NotConverging {
+                        predicted_ms: milliseconds(policy::predicted_blackout(&observation)),
+                        limit_ms: self.request.downtime_limit.as_millis(),
+                        timeout_s: self.request.timeout.as_secs(),
+                    }));
+                }
+            }
+        }
+        self.report.stop_reason = Some(StopReason::RoundsMax);
+        Ok(())
+    }
+
+    fn limits(&self) -> policy::Limits {
+        let Request { downtime_limit, timeout, force, .. } = *self.request;
+        policy::Limits { downtime: downtime_limit, timeout, force }
+    }
+
+    fn observe(
+        &self,
+        rounds: u32,
+        last: RoundReport,
+        harvest: Duration,
+        round_trip: Duration,
+    ) -> policy::Observation {
+        policy::Observation {
+            rounds,
+            residual_pages: last.dirty_pages_after,
+            dirty_pages_per_s: last.dirty_pages_per_s(),
+            bytes_per_s: policy::bandwidth(
+                self.report.rounds.iter().map(|round| (round.bytes, round.seconds)),
+            ),
+            fixed: policy::fixed_cost(harvest, round_trip),
+            round_overhead: harvest + round_trip,
+            elapsed: self.started.elapsed(),
+        }
+    }
+
+    fn finish_round(&mut self, round: RoundReport) {
+        self.report.bytes += round.bytes;
+        self.report.rounds.push(round);
+        self.control.finish_round(&round);
+    }
+
+    /// The pages dirty now, region by region.
+    fn harvest(&self, description: &Description) -> Result<Vec<Vec<u64>>, SourceError> {
+        let harvest_region = |(index, pages)| {
+            let mut bitmap = vec![0; bitmap::words(pages)];
+            self.machine.dirty(index, &mut bitmap).map_err(machine_failed("read the dirty log"))?;
+            bitmap::mask_tail(&mut bitmap, pages);
+            Ok(bitmap)
+        };
+        pages_of(description).enumerate().map(harvest_region).collect()
+    }
+
+    /// Waits until every stream is through the round; meanwhile looks for a cancel and the time-out, and keeps the
+    /// control connection alive. `number` is `None` in the blackout, where the time-out no longer counts.
+    fn collect(&mut self, pool: &mut Pool, number: Option<u32>) -> Result<RoundReport, SourceError> {
+        let mut spoken = clock::now();
+        pool.collect(|| {
+            if self.control.is_cancelled() {
+                return Err(SourceError::Cancelled);
+            }
+            if let Some(round) = number.filter(|_| !self.request.force)
+                && self.started.elapsed() >= self.request.timeout
+            {
+                return Err(SourceError::TimedOut { round, timeout_s: self.request.timeout.as_secs() });
+            }
+            if spoken.elapsed() >= self.request.timeouts.keep_alive {
+                spoken = clock::now();
+                self.send(&Frame::KeepAlive, "keeping it alive")?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Pauses, sends the rest, and hands over.
+    fn blackout(&mut self, pool: &mut Pool, shared: &Shared, description: &Description) -> Result<(), Break> {
+        let pause_start = clock::now();
+        self.machine.pause().map_err(machine_failed("pause"))?;
+        self.paused_at = Some(pause_start);
+        self.report.breakdown.pause_ms = since_ms(pause_start);
+        self.control.enter(Phase::Blackout);
+        shared.lifted.store(true, Ordering::Release);
+
+        let harvest_start = clock::now();
+        let bitmaps = self.harvest(description)?;
+        self.report.breakdown.harvest_ms = since_ms(harvest_start);
+        let pages_start = clock::now();
+        let number = self.report.rounds.len() as u32;
+        pool.begin(Round::new(number, true, bitmaps, self.request.streams));
+        let state = self.machine.save().map_err(machine_failed("save its state"))?;
+        self.report.breakdown.save_ms = since_ms(pages_start);
+        let mut round = self.collect(pool, None)?;
+        round.seconds = pages_start.elapsed().as_secs_f64();
+        self.report.breakdown.pages_ms = since_ms(pages_start);
+        self.finish_round(round);
+
+        let saved_start = clock::now();
+        self.send_state(&state, pool.stream_pages())?;
+        self.control.enter(Phase::Saved);
+        self.await_ready(pool.stream_pages().iter().sum())?;
+        self.report.breakdown.ready_ms = since_ms(saved_start);
+        self.control.enter(Phase::Ready);
+        if self.control.is_cancelled() {
+            return Err(Break::Before(SourceError::Cancelled));
+        }
+        self.commit(pause_start)
+    }
+
+    fn send_state(&mut self, state: &[u8], stream_pages: Vec<u64>) -> Result<(), SourceError> {
+        if state.len() as u64 > wire::STATE_BYTES_MAX {
+            return Err(SourceError::StateTooLarge { bytes: state.len() });
+        }
+        let state_checksum = wire::state_checksum(state);
+        let totals = Totals { state_bytes: state.len() as u64, state_checksum, stream_pages };
+        let doing = "sending the state";
+        self.send(&Frame::Final(totals), doing)?;
+        for piece in state.chunks(wire::STATE_PIECE_BYTES) {
+            let sealed =
+                Header::seal(Kind::State, piece, &[]).map_err(|error| channel_failed(doing)(error.into()))?;
+            let control = self.control;
+            let stop = || control.is_cancelled();
+            self.channel()?.send_encoded(&sealed, piece, &stop).map_err(channel_failed(doing))?;
+            self.report.bytes += (sealed.len() + piece.len()) as u64;
+        }
+        Ok(())
+    }
+
+    fn await_ready(&mut self, sent: u64) -> Result<(), SourceError> {
+        let doing = "waiting for READY";
+        match self.receive(&[Kind::Ready], doing, self.request.timeouts.silence)? {
+            Frame::Ready { pages } if pages == sent => Ok(()),
+            Frame::Ready { pages } => Err(SourceError::Miscounted { sent, received: pages }),
+            other => Err(unexpected(other.kind(), doing)),
+        }
+    }
+
+    /// Crosses the commit point and waits for the answer.
+    fn commit(&mut self, pause_start: Instant) -> Result<(), Break> {
+        let epoch = self.request.epoch;
+        let doing = "waiting for RUNNING";
+        let commit_start = clock::now();
+        let Some(channel) = self.channel.as_mut() else {
+            return Err(Break::Before(unexpected(Kind::Commit, "without a connection")));
+        };
+        // THE COMMIT POINT: from the first byte of this frame on the destination may run, so nothing below resumes the source.
+        let sent = channel.send(&Frame::Commit { epoch }, &|| false);
+        sent.map_err(|error| Break::After(channel_failed("committing")(error)))?;
+        self.control.enter(Phase::Commit);
+        let silence = self.request.timeouts.running;
+        let kinds = &[Kind::Running, Kind::Abort];
+        let answer = channel.receive(Expect { kinds, phase: doing, silence, stop: &|| false });
+        match answer.map_err(|error| Break::After(channel_failed(doing)(error)))? {
+            Frame::Running { epoch: running } if running == epoch => {}
+            Frame::Running { epoch: running } => return Err(Break::After(SourceError::WrongEpoch(running))),
+            Frame::Abort { reason } => return Err(Break::After(SourceError::Aborted(reason))),
+            other => return Err(Break::After(unexpected(other.kind(), doing))),
+        }
+        self.report.blackout_ms = since_ms(pause_start);
+        self.report.breakdown.commit_ms = since_ms(commit_start);
+        self.control.enter(Phase::Done);
+        Ok(())
+    }
+
+    /// When a stream or the connection broke because the destination gave up, its reason is the better error.
+    fn explain(&mut self, error: SourceError) -> SourceError {
+        if !matches!(error, SourceError::Stream { .. } | SourceError::Channel { .. }) {
+            return error;
+        }
+        let expect = Expect {
+            kinds: &[Kind::Abort],
+            phase: "after a failure",
+            silence: Duration::from_millis(300),
+            stop: &|| false,
+        };
+        match self.channel.as_mut().map(|channel| channel.receive(expect)) {
+            Some(Ok(Frame::Abort { reason })) => SourceError::Aborted(reason),
+            _ => error,
+        }
+    }
+
+    /// Lets the partition go on if it is paused; `cause` or, if even that fails, both errors come back.
+    fn resume(&mut self, shared: &Shared, cause: SourceError) -> SourceError {
+        let Some(paused_at) = self.paused_at.take() else { return cause };
+        let resumed = shared.exclusively(|| self.machine.resume());
+        self.report.blackout_ms = since_ms(paused_at);
+        match resumed {
+            Ok(()) => cause,
+            Err(source) => SourceError::Resume { cause: Box::new(cause), source },
+        }
+    }
+
+    /// Undoes what is left of a failed attempt: tells the destination, ends tracking.
+    fn roll_back(&mut self, error: SourceError) -> SourceError {
+        let error = self.explain(error);
+        if let Some(channel) = self.channel.take() {
+            channel.close_with(&Frame::Abort { reason: one_line(&error) });
+        }
+        if self.tracking
+            && let Err(failure) = self.machine.stop_tracking()
+        {
+            // The next start_tracking begins anew in any case; the partition is only slower until then.
+            tracing::warn!(%failure, "dirty tracking cannot be ended after a failed migration");
+        }
+        self.tracking = false;
+        error
+    }
+
+    fn channel(&mut self) -> Result<&mut Channel, SourceError> {
+        self.channel.as_mut().ok_or_else(|| channel_failed("using it")(TransportError::Closed.into()))
+    }
+
+    fn send(&mut self, frame: &Frame, doing: &'static str) -> Result<(), SourceError> {
+        let control = self.control;
+        let sent = self.channel()?.send(frame, &|| control.is_cancelled());
+        self.report.bytes += sent.map_err(|error| self.cancelled_or(doing, error))?;
+        Ok(())
+    }
+
+    /// One frame of `kinds`; ABORT is understood everywhere.
+    fn receive(
+        &mut self,
+        kinds: &[Kind],
+        doing: &'static str,
+        silence: Duration,
+    ) -> Result<Frame, SourceError> {
+        let control = self.control;
+        let kinds = [kinds, &[Kind::Abort]].concat();
+        let expect = Expect { kinds: &kinds, phase: doing, silence, stop: &|| control.is_cancelled() };
+        match self.channel()?.receive(expect) {
+            Ok(Frame::Abort { reason }) => Err(SourceError::Aborted(reason)),
+            Ok(frame) => Ok(frame),
+            Err(error) => Err(self.cancelled_or(doing, error)),
+        }
+    }
+
+    fn cancelled_or(&self, doing: &'static str, error: ChannelError) -> SourceError {
+        match error {
+            ChannelError::Transport(TransportError::Stopped) => SourceError::Cancelled,
+            error => channel_failed(doing)(error),
+        }
+    }
+}
+
+/// Pages of every region of a checked description.
+fn pages_of(description: &Description) -> impl Iterator<Item = u64> + '_ {
+    description.regions.iter().map(|region| region.bytes / PAGE_SIZE as u64)
+}
+
+fn since_ms(start: Instant) -> f64 {
+    milliseconds(start.elapsed())
+}
+
+fn machine_failed(verb: &'static str) -> impl FnOnce(MachineError) -> SourceError {
+    move |source| SourceError::Machine { verb, source }
+}
+
+fn channel_failed(doing: &'static str) -> impl FnOnce(ChannelError) -> SourceError {
+    move |source| SourceError::Channel { doing, source }
+}
+
+fn unexpected(kind: Kind, doing: &'static str) -> SourceError {
+    channel_failed(doing)(WireError::Unexpected { kind, wanted: doing }.into())
+}

@@ -1,0 +1,303 @@
+//! One page stream of the source: takes chunks of a round, clears, reads, tells zero pages, sends.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{SourceError, machine_failed};
+use crate::bitmap;
+use crate::channel::{Channel, ChannelError, Expect};
+use crate::clock;
+use crate::partition::{PAGE_SIZE, SourceMachine};
+use crate::policy::{self, Bucket};
+use crate::transport::TransportError;
+use crate::wire::{
+    DATA_PAGES_MAX, EXTENT_BYTES, Extent, Frame, HEADER_BYTES, Header, Kind, WireError, ZERO_PAGES_MAX,
+};
+
+/// Words a chunk may span: 64 MiB of memory, so that clearing the log in one call stays short.
+const CHUNK_WORDS_MAX: usize = 256;
+/// Data runs up to this length are copied together into one write.
+const SMALL_RUN_BYTES: usize = 16 * PAGE_SIZE;
+/// Bytes collected before they are written.
+const PENDING_BYTES_MAX: usize = 256 * 1024;
+/// How long a stream sleeps under the cap before it looks whether it should stop.
+const NAP_MAX: Duration = Duration::from_millis(20);
+
+/// What all streams of a migration share.
+pub(super) struct Shared {
+    /// Ends every stream soon.
+    pub stop: AtomicBool,
+    /// The cap no longer counts.
+    pub lifted: AtomicBool,
+    bucket: Option<Mutex<Bucket>>,
+    started: Instant,
+    gate: Mutex<()>,
+}
+
+impl Shared {
+    pub fn new(bandwidth_bytes_per_s: Option<u64>) -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            lifted: AtomicBool::new(false),
+            bucket: bandwidth_bytes_per_s.map(|rate| Mutex::new(Bucket::new(rate))),
+            started: clock::now(),
+            gate: Mutex::new(()),
+        }
+    }
+
+    /// Runs a verb of the machine that must not run beside another one.
+    pub fn exclusively<T>(&self, verb: impl FnOnce() -> T) -> T {
+        let _held = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        verb()
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Waits until the cap allows `bytes` more.
+    fn pace(&self, bytes: usize) {
+        let Some(bucket) = &self.bucket else { return };
+        if self.lifted.load(Ordering::Acquire) {
+            return;
+        }
+        let now = self.started.elapsed();
+        let wait = bucket.lock().unwrap_or_else(PoisonError::into_inner).book(now, bytes as u64);
+        let until = now.saturating_add(wait);
+        while !self.stopped() && !self.lifted.load(Ordering::Acquire) {
+            match until.saturating_sub(self.started.elapsed()) {
+                Duration::ZERO => return,
+                left => clock::sleep(left.min(NAP_MAX)),
+            }
+        }
+    }
+}
+
+/// The pages of one round, cut into chunks that the streams take one after another.
+pub(super) struct Round {
+    number: u32,
+    last: bool,
+    bitmaps: Vec<Vec<u64>>,
+    chunks: Vec<(usize, Range<usize>)>,
+    taken: AtomicUsize,
+}
+
+impl Round {
+    pub fn new(number: u32, last: bool, bitmaps: Vec<Vec<u64>>, streams: u8) -> Self {
+        let pages = bitmaps.iter().map(|bitmap| bitmap::count(bitmap)).sum();
+        let target = policy::chunk_pages(pages, streams);
+        let cut = |(region, bitmap): (usize, &Vec<u64>)| {
+            bitmap::chunks(bitmap, target, CHUNK_WORDS_MAX).into_iter().map(move |words| (region, words))
+        };
+        let chunks = bitmaps.iter().enumerate().flat_map(cut).collect();
+        Self { number, last, bitmaps, chunks, taken: AtomicUsize::new(0) }
+    }
+
+    fn take(&self) -> Option<(usize, u64, &[u64])> {
+        let (region, words) = self.chunks.get(self.taken.fetch_add(1, Ordering::Relaxed))?;
+        Some((*region, words.start as u64 * 64, &self.bitmaps[*region][words.clone()]))
+    }
+}
+
+/// What a stream sent in a round.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sent {
+    pub pages: u64,
+    pub zero_pages: u64,
+    pub bytes: u64,
+}
+
+/// One page stream.
+pub(super) struct PageStream<'a> {
+    number: u8,
+    channel: Channel,
+    machine: &'a dyn SourceMachine,
+    shared: &'a Shared,
+    silence: Duration,
+    scratch: Vec<u8>,
+    pending: Vec<u8>,
+    zeros: Option<Extent>,
+    pages_total: u64,
+    sent: Sent,
+}
+
+impl<'a> PageStream<'a> {
+    pub fn new(
+        number: u8,
+        channel: Channel,
+        machine: &'a dyn SourceMachine,
+        shared: &'a Shared,
+        silence: Duration,
+    ) -> Self {
+        Self {
+            number,
+            channel,
+            machine,
+            shared,
+            silence,
+            scratch: vec![0; DATA_PAGES_MAX as usize * PAGE_SIZE],
+            pending: Vec::with_capacity(PENDING_BYTES_MAX + SMALL_RUN_BYTES + 1024),
+            zeros: None,
+            pages_total: 0,
+            sent: Sent::default(),
+        }
+    }
+
+    /// Its number, from 0.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Sends its share of `round`; returns when the destination has it, in the last round when the kernel has it.
+    pub fn run(&mut self, round: &Round) -> Result<Sent, SourceError> {
+        self.sent = Sent::default();
+        while let Some((region, first_page, words)) = round.take() {
+            if !round.last {
+                // Cleared before it is read: what is written in between is sent twice, never missed.
+                let cleared = self.shared.exclusively(|| self.machine.clear_dirty(region, first_page, words));
+                cleared.map_err(machine_failed("clear the dirty log"))?;
+            }
+            for pages in bitmap::runs(words, first_page, DATA_PAGES_MAX.into()) {
+                self.send_run(region, pages)?;
+            }
+        }
+        self.end_round(round).map_err(|error| self.failed(error))?;
+        self.pages_total += self.sent.pages;
+        Ok(self.sent)
+    }
+
+    fn failed(&self, source: ChannelError) -> SourceError {
+        SourceError::Stream { stream: self.number, source }
+    }
+
+    fn end_round(&mut self, round: &Round) -> Result<(), ChannelError> {
+        self.flush_zeros()?;
+        let pages = self.pages_total + self.sent.pages;
+        let end = Frame::RoundEnd { round: round.number, last: round.last, pages }.encode()?;
+        self.pending.extend(&end);
+        self.flush(0)?;
+        if round.last {
+            return Ok(());
+        }
+        let shared = self.shared;
+        loop {
+            let expect = Expect {
+                kinds: &[Kind::RoundAck, Kind::KeepAlive],
+                phase: "waiting for ROUND_ACK",
+                silence: self.silence,
+                stop: &|| shared.stopped(),
+            };
+            match self.channel.receive(expect)? {
+                Frame::RoundAck { round: number, pages: received }
+                    if (number, received) == (round.number, pages) =>
+                {
+                    return Ok(());
+                }
+                Frame::KeepAlive => {}
+                other => {
+                    let wanted = "for this round and number of pages";
+                    return Err(WireError::Unexpected { kind: other.kind(), wanted }.into());
+                }
+            }
+        }
+    }
+
+    /// Reads a run of pages and sends its parts of data and of zeros.
+    fn send_run(&mut self, region: usize, pages: Range<u64>) -> Result<(), SourceError> {
+        if self.shared.stopped() {
+            return Err(self.failed(TransportError::Stopped.into()));
+        }
+        let bytes = (pages.end - pages.start) as usize * PAGE_SIZE;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let read = self.machine.read_pages(region, pages.start, &mut scratch[..bytes]);
+        let sent = read.map_err(machine_failed("read its memory")).and_then(|()| {
+            self.send_parts(region, pages.start, &scratch[..bytes]).map_err(|error| self.failed(error))
+        });
+        self.scratch = scratch;
+        sent
+    }
+
+    fn send_parts(&mut self, region: usize, first_page: u64, run: &[u8]) -> Result<(), ChannelError> {
+        let zero: Vec<bool> = run.chunks_exact(PAGE_SIZE).map(is_zero).collect();
+        let mut at = 0;
+        for part in zero.chunk_by(|left, right| left == right) {
+            let extent = Extent {
+                region: region as u32,
+                pages: part.len() as u32,
+                first_page: first_page + at as u64,
+            };
+            let data = &run[at * PAGE_SIZE..(at + part.len()) * PAGE_SIZE];
+            if part[0] {
+                self.send_zeros(extent)?
+            } else {
+                self.send_data(extent, data)?
+            }
+            at += part.len();
+        }
+        self.sent.pages += zero.len() as u64;
+        Ok(())
+    }
+
+    /// Collects zero pages into long runs; they are sent when the run ends.
+    fn send_zeros(&mut self, extent: Extent) -> Result<(), ChannelError> {
+        self.sent.zero_pages += u64::from(extent.pages);
+        if let Some(zeros) = &mut self.zeros
+            && zeros.region == extent.region
+            && zeros.first_page + u64::from(zeros.pages) == extent.first_page
+            && zeros.pages + extent.pages <= ZERO_PAGES_MAX
+        {
+            zeros.pages += extent.pages;
+            return Ok(());
+        }
+        self.flush_zeros()?;
+        self.zeros = Some(extent);
+        Ok(())
+    }
+
+    fn flush_zeros(&mut self) -> Result<(), ChannelError> {
+        if let Some(extent) = self.zeros.take() {
+            let extent = extent.encode();
+            self.pending.extend(Header::seal(Kind::Zero, &extent, &[])?);
+            self.pending.extend(extent);
+            self.flush(PENDING_BYTES_MAX)?;
+        }
+        Ok(())
+    }
+
+    fn send_data(&mut self, extent: Extent, data: &[u8]) -> Result<(), ChannelError> {
+        self.shared.pace(HEADER_BYTES + EXTENT_BYTES + data.len());
+        let extent = extent.encode();
+        self.pending.extend(Header::seal(Kind::Data, &extent, data)?);
+        self.pending.extend(extent);
+        if data.len() <= SMALL_RUN_BYTES {
+            self.pending.extend(data);
+            return self.flush(PENDING_BYTES_MAX);
+        }
+        self.write(data)
+    }
+
+    /// Writes what is pending if it is more than `allowed` bytes.
+    fn flush(&mut self, allowed: usize) -> Result<(), ChannelError> {
+        if self.pending.len() > allowed { self.write(&[]) } else { Ok(()) }
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<(), ChannelError> {
+        let shared = self.shared;
+        self.sent.bytes += (self.pending.len() + data.len()) as u64;
+        self.channel.send_encoded(&self.pending, data, &|| shared.stopped())?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Pages sent since the stream's start.
+    pub fn pages_total(&self) -> u64 {
+        self.pages_total
+    }
+}
+
+/// Whether a page is all zeros; the inner loop has no branch, so that it is vectorised.
+fn is_zero(page: &[u8]) -> bool {
+    page.chunks(128).all(|part| part.iter().fold(0, |sum, byte| sum | byte) == 0)
+}

@@ -1,0 +1,175 @@
+//! Golden bytes and hostile bytes of the wire format.
+
+use super::*;
+
+fn description() -> Description {
+    Description {
+        application: "demo-1".to_owned(),
+        rank: 2,
+        epoch: 7,
+        regions: vec![
+            Region { address: 0, bytes: 0x20_0000 },
+            Region { address: 0x10_0000_0000, bytes: 0x1000 },
+        ],
+        machine: vec![1, 2, 3],
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn frames() -> Vec<Frame> {
+    let totals = Totals { state_bytes: 5, state_checksum: 0x0102_0304_0506_0708, stream_pages: vec![9, 1] };
+    vec![
+        Frame::Describe(description()),
+        Frame::KeepAlive,
+        Frame::Final(totals),
+        Frame::State(vec![0xaa; 5]),
+        Frame::Commit { epoch: 7 },
+        Frame::Abort { reason: "cancelled".to_owned() },
+        Frame::Accept { annotation: b"unix:/x".to_vec() },
+        Frame::Refuse { reason: "no AVX".to_owned() },
+        Frame::Joined,
+        Frame::Ready { pages: 513 },
+        Frame::Running { epoch: 7 },
+        Frame::RoundEnd { round: 3, last: true, pages: 10 },
+        Frame::RoundAck { round: 3, pages: 10 },
+    ]
+}
+
+/// A changed line here is a changed protocol: raise `VERSION` and say so in `docs/protocol.md`.
+#[test]
+fn golden_bytes() {
+    let hello = Hello { role: Role::Pages(3), streams: 4, session: *b"0123456789abcdef" };
+    let mut lines = vec![hex(&hello.encode())];
+    lines.extend(frames().iter().map(|frame| hex(&frame.encode().unwrap())));
+    let extent = Extent { region: 1, pages: 1, first_page: 0 }.encode();
+    let page = [0x5a; PAGE_SIZE];
+    lines.push(hex(&Header::seal(Kind::Data, &extent, &page).unwrap()) + &hex(&extent));
+    lines.push(hex(&Header::seal(Kind::Zero, &extent, &[]).unwrap()) + &hex(&extent));
+    assert_eq!(lines.join("\n"), include_str!("golden.txt").trim_end());
+}
+
+#[test]
+fn every_frame_decodes_to_itself() {
+    for frame in frames() {
+        let bytes = frame.encode().unwrap();
+        let (header, body) = bytes.split_at(HEADER_BYTES);
+        let header = Header::decode(header.try_into().unwrap()).unwrap();
+        assert_eq!(header.length as usize, body.len());
+        header.verify(body).unwrap();
+        assert_eq!(Frame::decode(header.kind, body).unwrap(), frame);
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_found() {
+    for frame in frames() {
+        let good = frame.encode().unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let (header, body) = bytes.split_at(HEADER_BYTES);
+            let Ok(header) = Header::decode(header.try_into().unwrap()) else { continue };
+            if header.length as usize == body.len() {
+                assert!(header.verify(body).is_err(), "{frame:?}, bit {bit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn versions_and_roles_that_do_not_exist_are_refused() {
+    let hello = Hello { role: Role::Control, streams: 1, session: [7; 16] };
+    let good = hello.encode();
+    assert_eq!(Hello::decode(&good).unwrap(), hello);
+    let with = |at: usize, value: u8| {
+        let mut bytes = good;
+        bytes[at] = value;
+        Hello::decode(&bytes)
+    };
+    assert!(matches!(with(0, b'X'), Err(WireError::Magic)));
+    assert!(matches!(with(8, 2), Err(WireError::Version(2))));
+    for (at, value) in [(10, 1), (10, 2), (11, 1), (12, 0), (12, 17), (13, 1), (15, 1)] {
+        // Role 1 with stream 0 of 1 is a page stream, not an error.
+        assert_eq!(with(at, value).is_err(), (at, value) != (10, 1), "{at} {value}");
+    }
+}
+
+#[test]
+fn extents_outside_the_memory_are_refused() {
+    let regions = description().regions;
+    let body = |region, pages, first_page| Extent { region, pages, first_page }.encode();
+    assert!(Extent::decode(Kind::Zero, &body(0, 512, 0), &regions).is_ok());
+    for (region, pages, first_page) in [
+        (0, 513, 0),
+        (0, 1, 512),
+        (0, 0, 0),
+        (1, 2, 0),
+        (2, 1, 0),
+        (u32::MAX, 1, 0),
+        (0, 2, u64::MAX),
+        (0, u32::MAX, 0),
+    ] {
+        let bytes = body(region, pages, first_page);
+        assert!(Extent::decode(Kind::Zero, &bytes, &regions).is_err(), "{region} {pages} {first_page}");
+    }
+    let mut data = body(0, 2, 0).to_vec();
+    data.resize(EXTENT_BYTES + PAGE_SIZE, 0);
+    assert!(matches!(Extent::decode(Kind::Data, &data, &regions), Err(WireError::Length { .. })));
+    assert!(Extent::decode(Kind::Data, &data[..7], &regions).is_err());
+}
+
+#[test]
+fn senseless_descriptions_are_refused_on_both_sides() {
+    let region = |address, bytes| Region { address, bytes };
+    for regions in [
+        vec![],
+        vec![region(0, 0)],
+        vec![region(0, 100)],
+        vec![region(100, 4096)],
+        vec![region(u64::MAX - 4095, 8192)],
+        vec![region(0, 8192), region(4096, 4096)],
+        (0..65).map(|index| region(index * 4096, 4096)).collect(),
+    ] {
+        let description = Description { regions, ..description() };
+        assert!(Frame::Describe(description.clone()).encode().is_err());
+        let body = postcard::to_stdvec(&description).unwrap();
+        assert!(Frame::decode(Kind::Describe, &body).is_err(), "{description:?}");
+    }
+    let huge = Description { machine: vec![0; DESCRIPTION_BYTES_MAX], ..description() };
+    assert!(matches!(Frame::Describe(huge).encode(), Err(WireError::Length { .. })));
+}
+
+#[test]
+fn texts_are_cut_at_a_character_and_lose_control_characters() {
+    let frame = Frame::Abort { reason: "ä".repeat(600) };
+    let bytes = frame.encode().unwrap();
+    assert!(bytes.len() <= HEADER_BYTES + TEXT_BYTES_MAX);
+    let Frame::Abort { reason } = Frame::decode(Kind::Abort, b"a\x1b[31m\nb\xff").unwrap() else { panic!() };
+    assert_eq!(reason, "a [31m b\u{fffd}");
+}
+
+#[test]
+fn random_bodies_never_panic() {
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as u32
+    };
+    let regions = description().regions;
+    for _ in 0..50_000 {
+        let kind = Kind::ALL[random() as usize % Kind::ALL.len()];
+        let body: Vec<u8> = (0..random() % 80).map(|_| (random() & random()) as u8).collect();
+        let _ = Frame::decode(kind, &body);
+        let _ = Extent::decode(kind, &body, &regions);
+        let header: Vec<u8> = (0..HEADER_BYTES).map(|_| random() as u8).collect();
+        if let Ok(header) = Header::decode(header.as_slice().try_into().unwrap()) {
+            assert!(header.length as usize <= header.kind.body_bytes_max());
+        }
+        let mut hello: Vec<u8> = (0..HELLO_BYTES).map(|_| (random() & random()) as u8).collect();
+        hello[..8].copy_from_slice(&MAGIC);
+        let _ = Hello::decode(hello.as_slice().try_into().unwrap());
+    }
+}

@@ -1,0 +1,239 @@
+//! Migrations that succeed, and failures inside the machines, over loopback TCP and plain memory.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use migrator::destination::{self, DestinationError};
+use migrator::policy::StopReason;
+use migrator::source::{self, Phase, SourceError};
+use support::{Setup, TestDestination, TestSource, assert_goes_on_and_migrates_again, assert_moved};
+
+#[test]
+fn a_quiet_partition_arrives_byte_for_byte() {
+    for streams in [1, 4, 16] {
+        let source = TestSource::new();
+        let attempt = Setup::new(streams).run(&source);
+        assert_moved(&attempt, &source);
+        assert_eq!(attempt.machine.zero_writes.load(SeqCst), 0, "zero pages are not written to fresh memory");
+        let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
+        assert_eq!(report.stop_reason, Some(StopReason::Tiny));
+        assert!(report.rounds[0].zero_pages > 100 && report.blackout_ms > 0.0 && report.total_s > 0.0);
+        let memory: u64 = support::REGIONS.iter().map(|region| region.bytes).sum();
+        assert!(report.bytes < memory * 3 / 4, "zero pages are elided");
+    }
+}
+
+#[test]
+fn memory_that_is_not_fresh_gets_its_zero_pages() {
+    let source = TestSource::new();
+    let setup = Setup { machine: TestDestination::new(false), ..Setup::new(4) };
+    assert_moved(&setup.run(&source), &source);
+}
+
+#[test]
+fn a_partition_that_writes_all_the_time_arrives_as_it_was_when_it_paused() {
+    for (streams, seed) in [(1, 1), (4, 2), (4, 3)] {
+        let source = TestSource::new();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| source.scribble(&stop, 20, seed));
+            thread::sleep(Duration::from_millis(5));
+            let attempt = Setup::new(streams).run(&source);
+            stop.store(true, SeqCst);
+            assert_moved(&attempt, &source);
+            let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
+            assert!(report.rounds.len() >= 2 && report.rounds[0].dirty_pages_after > 0);
+        });
+    }
+}
+
+#[test]
+fn phases_come_in_order_and_progress_is_readable() {
+    let source = TestSource::new();
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let control = source::Control::new().with_hook(Box::new(move |phase| log.lock().unwrap().push(phase)));
+    assert_moved(&Setup { control, ..Setup::new(1) }.run(&source), &source);
+    use Phase::{Blackout, Commit, Connect, Done, Prepare, Ready, Round, Saved};
+    assert_eq!(*seen.lock().unwrap(), [Connect, Prepare, Round(0), Blackout, Saved, Ready, Commit, Done]);
+}
+
+#[test]
+fn a_cancel_in_any_phase_before_the_commit_leaves_the_source_running() {
+    for at in [Phase::Connect, Phase::Prepare, Phase::Round(0), Phase::Blackout, Phase::Saved, Phase::Ready] {
+        let source = TestSource::new();
+        let attempt = cancelled_at(at, false, &source);
+        assert!(
+            matches!(attempt.source, source::Outcome::Failed { error: SourceError::Cancelled, .. }),
+            "{at:?}: {:?}",
+            attempt.source
+        );
+        assert!(
+            matches!(attempt.destination, destination::Outcome::Failed { .. }),
+            "{:?}",
+            attempt.destination
+        );
+        assert!(!attempt.machine.ran);
+        assert_goes_on_and_migrates_again(&source);
+    }
+}
+
+#[test]
+fn a_cancel_after_the_commit_changes_nothing() {
+    let source = TestSource::new();
+    assert_moved(&cancelled_at(Phase::Commit, false, &source), &source);
+}
+
+fn cancelled_at(at: Phase, at_destination: bool, source: &TestSource) -> support::Attempt {
+    // The hook cannot name the control it lives in, so a second thread cancels it and the hook waits for that.
+    let (flag, entered): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
+    let (hook_flag, hook_entered) = (flag.clone(), entered.clone());
+    let control = source::Control::new().with_hook(Box::new(move |phase| {
+        if phase == at {
+            hook_entered.store(true, SeqCst);
+            while !hook_flag.load(SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }));
+    Setup { control, ..Setup::new(2) }.run_with(source, |source_control, destination_control| {
+        while !entered.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if at_destination {
+            destination_control.cancel()
+        } else {
+            source_control.cancel()
+        }
+        flag.store(true, SeqCst);
+    })
+}
+
+#[test]
+fn a_cancel_at_the_destination_tells_the_source_why() {
+    let source = TestSource::new();
+    let attempt = cancelled_at(Phase::Round(0), true, &source);
+    let source::Outcome::Failed { error: SourceError::Aborted(reason), .. } = attempt.source else {
+        panic!("{:?}", attempt.source)
+    };
+    assert!(reason.contains("cancelled"), "{reason}");
+    assert!(matches!(
+        attempt.destination,
+        destination::Outcome::Failed { error: DestinationError::Cancelled }
+    ));
+    assert_goes_on_and_migrates_again(&source);
+}
+
+#[test]
+fn a_cancel_at_the_destination_after_ready_does_not_stop_what_may_be_committed() {
+    let source = TestSource::new();
+    assert_moved(&cancelled_at(Phase::Ready, true, &source), &source);
+}
+
+#[test]
+fn every_failing_verb_of_the_source_is_rolled_back() {
+    for verb in ["start_tracking", "dirty", "clear_dirty", "pause", "save", "panic"] {
+        let source = TestSource::new();
+        *source.fail.lock().unwrap() = Some(verb);
+        let attempt = Setup::new(2).run(&source);
+        let source::Outcome::Failed { error, .. } = attempt.source else { panic!("{verb}") };
+        assert!(matches!(error, SourceError::Machine { .. } | SourceError::ThreadLost), "{verb}: {error:?}");
+        assert!(matches!(attempt.destination, destination::Outcome::Failed { .. }));
+        *source.fail.lock().unwrap() = None;
+        assert!(source.is_running());
+        assert_moved(&Setup::new(2).run(&source), &source);
+    }
+}
+
+#[test]
+fn a_source_that_cannot_resume_says_so() {
+    let source = TestSource::new();
+    *source.fail.lock().unwrap() = Some("resume");
+    let machine = TestDestination { fail: Some("restore"), ..TestDestination::new(true) };
+    let attempt = Setup { machine, ..Setup::new(1) }.run(&source);
+    assert!(matches!(attempt.source, source::Outcome::Failed { error: SourceError::Resume { .. }, .. }));
+}
+
+#[test]
+fn every_failing_verb_of_the_destination_is_told_to_the_source() {
+    for verb in ["build", "populate", "write_pages", "restore"] {
+        let source = TestSource::new();
+        let machine = TestDestination { fail: Some(verb), ..TestDestination::new(true) };
+        let attempt = Setup { machine, ..Setup::new(2) }.run(&source);
+        let source::Outcome::Failed { error, .. } = &attempt.source else {
+            panic!("{verb}: {:?}", attempt.source)
+        };
+        assert!(error.to_string().contains(&format!("{verb} fails")), "{verb}: {error:?}");
+        let refused = matches!(attempt.destination, destination::Outcome::Refused { .. });
+        assert_eq!(refused, verb == "build", "{:?}", attempt.destination);
+        assert!(!attempt.machine.ran);
+        assert_goes_on_and_migrates_again(&source);
+    }
+}
+
+#[test]
+fn a_destination_that_cannot_run_after_the_commit_leaves_both_in_doubt() {
+    let source = TestSource::new();
+    let machine = TestDestination { fail: Some("run"), ..TestDestination::new(true) };
+    let attempt = Setup { machine, ..Setup::new(1) }.run(&source);
+    assert!(matches!(attempt.source, source::Outcome::InDoubt { error: SourceError::Aborted(_), .. }));
+    assert!(matches!(
+        attempt.destination,
+        destination::Outcome::InDoubt { error: DestinationError::Machine { .. }, .. }
+    ));
+    assert!(!source.is_running() && !attempt.machine.ran);
+}
+
+#[test]
+fn the_bandwidth_cap_holds_over_all_streams() {
+    let source = TestSource::new();
+    let change: fn(&mut migrator::report::Request) = |request| request.bandwidth_bytes_per_s = Some(8 << 20);
+    let attempt = Setup { change, ..Setup::new(4) }.run(&source);
+    assert_moved(&attempt, &source);
+    let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
+    let round = report.rounds[0];
+    let rate = round.bytes as f64 / round.seconds;
+    assert!(rate < 1.3 * f64::from(8 << 20), "{rate} bytes/s");
+}
+
+#[test]
+fn what_does_not_converge_is_aborted_or_forced_as_asked() {
+    let stop = AtomicBool::new(false);
+    let source = TestSource::new();
+    thread::scope(|scope| {
+        scope.spawn(|| source.scribble(&stop, 50, 9));
+        let limit: fn(&mut migrator::report::Request) = |request| {
+            request.downtime_limit = Duration::ZERO;
+            request.timeout = Duration::from_millis(500);
+        };
+        let attempt = Setup { change: limit, ..Setup::new(1) }.run(&source);
+        let source::Outcome::Failed { error, .. } = attempt.source else { panic!("{:?}", attempt.source) };
+        assert!(
+            matches!(error, SourceError::NotConverging { .. } | SourceError::TimedOut { .. }),
+            "{error:?}"
+        );
+        assert!(source.is_running() && !source.is_tracking());
+        let force: fn(&mut migrator::report::Request) = |request| {
+            request.downtime_limit = Duration::ZERO;
+            request.timeout = Duration::from_millis(500);
+            request.force = true;
+        };
+        let attempt = Setup { change: force, ..Setup::new(1) }.run(&source);
+        stop.store(true, SeqCst);
+        assert_moved(&attempt, &source);
+        let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
+        assert_eq!(report.stop_reason, Some(StopReason::Forced));
+    });
+}
+
+#[test]
+fn thirty_moves_one_after_another() {
+    for turn in 0..30 {
+        let source = TestSource::new();
+        assert_moved(&Setup::new(1 + turn % 4).run(&source), &source);
+    }
+}

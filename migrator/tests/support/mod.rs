@@ -1,0 +1,388 @@
+//! A partition in plain memory, and a proxy that cuts connections where a test wants.
+#![allow(dead_code, reason = "every test binary uses its part")]
+
+pub mod proxy;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region, SourceMachine};
+use migrator::report::{MigrateRequest, Request};
+use migrator::transport::{Address, Listener, Timeouts};
+use migrator::{destination, source};
+use proxy::{Cut, Proxy};
+
+pub const REGIONS: [Region; 2] =
+    [Region { address: 0, bytes: 4 << 20 }, Region { address: 0x10_0000_0000, bytes: 67 * PAGE_SIZE as u64 }];
+const WORDS_OF_PAGE: usize = PAGE_SIZE / 8;
+
+/// A small seeded generator.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// A source whose memory can be written while it migrates.
+pub struct TestSource {
+    memory: Vec<Vec<AtomicU64>>,
+    dirty: Vec<Vec<AtomicU64>>,
+    tracking: AtomicBool,
+    running: RwLock<bool>,
+    in_verb: AtomicBool,
+    pub state: Mutex<Vec<u8>>,
+    pub fail: Mutex<Option<&'static str>>,
+    pub resumes: AtomicUsize,
+}
+
+impl TestSource {
+    pub fn new() -> Self {
+        let mut random = Random(42);
+        let memory: Vec<Vec<AtomicU64>> = REGIONS
+            .iter()
+            .map(|region| {
+                let mut words: Vec<AtomicU64> = (0..region.bytes / 8).map(|_| AtomicU64::new(0)).collect();
+                // About two thirds of the pages hold something, some of it only at the very end.
+                for page in words.chunks_mut(WORDS_OF_PAGE) {
+                    if random.below(3) == 0 {
+                        continue;
+                    }
+                    let first = if random.below(4) == 0 { WORDS_OF_PAGE - 1 } else { 0 };
+                    page[first..].iter_mut().for_each(|word| *word = AtomicU64::new(random.below(u64::MAX)));
+                }
+                words
+            })
+            .collect();
+        let bits = |region: &Region| (region.bytes / PAGE_SIZE as u64).div_ceil(64);
+        let dirty =
+            REGIONS.iter().map(|region| (0..bits(region)).map(|_| AtomicU64::new(0)).collect()).collect();
+        Self {
+            memory,
+            dirty,
+            tracking: AtomicBool::new(false),
+            running: RwLock::new(true),
+            in_verb: AtomicBool::new(false),
+            state: Mutex::new((0..300_001u32).map(|index| index as u8).collect()),
+            fail: Mutex::new(None),
+            resumes: AtomicUsize::new(0),
+        }
+    }
+
+    /// What the vCPU does: writes, then the page counts as dirty.
+    pub fn write(&self, region: usize, word: usize, value: u64) -> bool {
+        let running = self.running.read().unwrap();
+        if *running {
+            self.memory[region][word].store(value, SeqCst);
+            if self.tracking.load(SeqCst) {
+                let page = word / WORDS_OF_PAGE;
+                self.dirty[region][page / 64].fetch_or(1 << (page % 64), SeqCst);
+            }
+        }
+        *running
+    }
+
+    /// Writes (and zeroes) random pages until `stop`, about `pages_per_ms` of them.
+    pub fn scribble(&self, stop: &AtomicBool, pages_per_ms: u64, seed: u64) {
+        let mut random = Random(seed);
+        while !stop.load(SeqCst) {
+            for _ in 0..pages_per_ms {
+                let region = random.below(2) as usize;
+                let page = random.below(REGIONS[region].bytes / PAGE_SIZE as u64) as usize;
+                let zero = random.below(3) == 0;
+                for word in page * WORDS_OF_PAGE..(page + 1) * WORDS_OF_PAGE {
+                    self.write(region, word, if zero { 0 } else { random.below(u64::MAX) });
+                }
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn bytes(&self, region: usize) -> Vec<u8> {
+        self.memory[region].iter().flat_map(|word| word.load(SeqCst).to_le_bytes()).collect()
+    }
+
+    pub fn is_running(&self) -> bool {
+        *self.running.read().unwrap()
+    }
+
+    pub fn is_tracking(&self) -> bool {
+        self.tracking.load(SeqCst)
+    }
+
+    /// One verb at a time, and it fails when a test wants that.
+    fn verb<T>(&self, name: &str, run: impl FnOnce() -> T) -> Result<T, MachineError> {
+        assert!(!self.in_verb.swap(true, SeqCst), "{name} beside another verb");
+        let result = run();
+        self.in_verb.store(false, SeqCst);
+        if *self.fail.lock().unwrap() == Some(name) {
+            Err(format!("{name} fails").into())
+        } else {
+            Ok(result)
+        }
+    }
+}
+
+impl SourceMachine for TestSource {
+    fn describe(&self, epoch: u64) -> Result<Description, MachineError> {
+        let regions = REGIONS.to_vec();
+        Ok(Description { application: "test".into(), rank: 3, epoch, regions, machine: vec![7; 100] })
+    }
+
+    fn start_tracking(&self) -> Result<(), MachineError> {
+        self.verb("start_tracking", || {
+            self.tracking.store(true, SeqCst);
+            for (bits, region) in self.dirty.iter().zip(REGIONS) {
+                let full = migrator::bitmap::full(region.bytes / PAGE_SIZE as u64);
+                bits.iter().zip(full).for_each(|(word, all)| word.store(all, SeqCst));
+            }
+        })
+    }
+
+    fn stop_tracking(&self) -> Result<(), MachineError> {
+        self.verb("stop_tracking", || self.tracking.store(false, SeqCst))
+    }
+
+    fn dirty(&self, index: usize, bitmap: &mut [u64]) -> Result<(), MachineError> {
+        self.verb("dirty", || {
+            assert_eq!(bitmap.len(), self.dirty[index].len());
+            bitmap.iter_mut().zip(&self.dirty[index]).for_each(|(word, dirty)| *word |= dirty.load(SeqCst));
+        })
+    }
+
+    fn clear_dirty(&self, index: usize, first_page: u64, bitmap: &[u64]) -> Result<(), MachineError> {
+        self.verb("clear_dirty", || {
+            assert!(first_page.is_multiple_of(64) && !bitmap.is_empty());
+            let dirty = &self.dirty[index][first_page as usize / 64..][..bitmap.len()];
+            bitmap.iter().zip(dirty).for_each(|(word, dirty)| _ = dirty.fetch_and(!word, SeqCst));
+        })
+    }
+
+    fn read_pages(&self, index: usize, first_page: u64, buffer: &mut [u8]) -> Result<(), MachineError> {
+        assert!(buffer.len().is_multiple_of(PAGE_SIZE));
+        let words = &self.memory[index][first_page as usize * WORDS_OF_PAGE..];
+        buffer.chunks_exact_mut(8).zip(words).for_each(|(bytes, word)| {
+            bytes.copy_from_slice(&word.load(SeqCst).to_le_bytes());
+        });
+        if *self.fail.lock().unwrap() == Some("panic") {
+            panic!("the machine's code panics");
+        }
+        Ok(())
+    }
+
+    fn pause(&self) -> Result<(), MachineError> {
+        self.verb("pause", || ())?;
+        *self.running.write().unwrap() = false;
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), MachineError> {
+        self.verb("resume", || ())?;
+        assert!(!std::mem::replace(&mut *self.running.write().unwrap(), true), "resumed but was running");
+        self.resumes.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Vec<u8>, MachineError> {
+        assert!(!self.is_running());
+        self.verb("save", || self.state.lock().unwrap().clone())
+    }
+}
+
+/// A destination in plain memory.
+pub struct TestDestination {
+    pub memory: Vec<Mutex<Vec<u8>>>,
+    pub zeroed: bool,
+    pub zero_writes: AtomicUsize,
+    pub populated: AtomicU64,
+    pub state: Option<Vec<u8>>,
+    pub description: Option<Description>,
+    pub ran: bool,
+    pub fail: Option<&'static str>,
+}
+
+impl TestDestination {
+    pub fn new(zeroed: bool) -> Self {
+        Self {
+            memory: Vec::new(),
+            zeroed,
+            zero_writes: AtomicUsize::new(0),
+            populated: AtomicU64::new(0),
+            state: None,
+            description: None,
+            ran: false,
+            fail: None,
+        }
+    }
+
+    fn verb(&self, name: &str) -> Result<(), MachineError> {
+        if self.fail == Some(name) { Err(format!("{name} fails").into()) } else { Ok(()) }
+    }
+
+    fn range(first_page: u64, bytes: usize) -> std::ops::Range<usize> {
+        let start = first_page as usize * PAGE_SIZE;
+        start..start + bytes
+    }
+}
+
+impl DestinationMachine for TestDestination {
+    fn build(&mut self, description: &Description) -> Result<(), MachineError> {
+        self.verb("build")?;
+        let fill = if self.zeroed { 0 } else { 0xee };
+        let build = |region: &Region| Mutex::new(vec![fill; region.bytes as usize]);
+        self.memory = description.regions.iter().map(build).collect();
+        self.description = Some(description.clone());
+        Ok(())
+    }
+
+    fn is_zeroed(&self) -> bool {
+        self.zeroed
+    }
+
+    fn populate(&self, index: usize, offset: u64, bytes: u64) -> Result<(), MachineError> {
+        assert!(offset + bytes <= self.memory[index].lock().unwrap().len() as u64);
+        self.populated.fetch_add(bytes, SeqCst);
+        self.verb("populate")
+    }
+
+    fn write_pages(&self, index: usize, first_page: u64, data: &[u8]) -> Result<(), MachineError> {
+        self.memory[index].lock().unwrap()[Self::range(first_page, data.len())].copy_from_slice(data);
+        self.verb("write_pages")
+    }
+
+    fn zero_pages(&self, index: usize, first_page: u64, pages: u64) -> Result<(), MachineError> {
+        self.zero_writes.fetch_add(1, SeqCst);
+        self.memory[index].lock().unwrap()[Self::range(first_page, pages as usize * PAGE_SIZE)].fill(0);
+        Ok(())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), MachineError> {
+        self.verb("restore")?;
+        assert!(self.state.replace(state.to_vec()).is_none(), "restored twice");
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<(), MachineError> {
+        self.verb("run")?;
+        assert!(self.state.is_some() && !std::mem::replace(&mut self.ran, true));
+        Ok(())
+    }
+}
+
+/// Ends a destination when the test panics, which would otherwise wait for its thread for ever.
+pub struct CancelOnDrop<'a>(pub &'a destination::Control);
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+pub fn timeouts() -> Timeouts {
+    let short = Duration::from_millis(1500);
+    let hello = Duration::from_millis(1000);
+    Timeouts { silence: short, running: short, frame: short, hello, ..Timeouts::default() }
+}
+
+pub fn listen() -> Listener {
+    Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), false).unwrap()
+}
+
+pub fn request(to: &Address, streams: u8) -> Request {
+    let request = MigrateRequest { streams, ..MigrateRequest::new(to.clone()) }.check(4).unwrap();
+    Request { timeouts: timeouts(), ..request }
+}
+
+/// One migration from beginning to end, over a proxy that cuts as told.
+pub struct Attempt {
+    pub source: source::Outcome,
+    pub destination: destination::Outcome,
+    pub machine: TestDestination,
+}
+
+pub struct Setup {
+    pub streams: u8,
+    pub cut: Option<Cut>,
+    pub machine: TestDestination,
+    pub control: source::Control,
+    pub destination_control: destination::Control,
+    pub change: fn(&mut Request),
+}
+
+impl Setup {
+    pub fn new(streams: u8) -> Self {
+        Self {
+            streams,
+            cut: None,
+            machine: TestDestination::new(true),
+            control: source::Control::new(),
+            destination_control: destination::Control::new(),
+            change: |_| {},
+        }
+    }
+
+    pub fn run(self, machine: &TestSource) -> Attempt {
+        self.run_with(machine, |_, _| ())
+    }
+
+    /// Runs with `beside` on another thread.
+    pub fn run_with(
+        self,
+        machine: &TestSource,
+        beside: impl FnOnce(&source::Control, &destination::Control) + Send,
+    ) -> Attempt {
+        let Self { streams, cut, machine: mut built, control, destination_control, change } = self;
+        let listener = listen();
+        let proxy = cut.map(|cut| Proxy::start(listener.address(), cut));
+        let to = proxy.as_ref().map_or(listener.address(), Proxy::address).clone();
+        let mut request = request(&to, streams);
+        change(&mut request);
+        let options = destination::Options { annotation: b"unix:/fabric".to_vec(), timeouts: timeouts() };
+        let (source, destination) = thread::scope(|scope| {
+            let receiving =
+                scope.spawn(|| destination::receive(&listener, &mut built, &options, &destination_control));
+            let _guard = CancelOnDrop(&destination_control);
+            scope.spawn(|| beside(&control, &destination_control));
+            let source = source::migrate(machine, &request, &control);
+            let start = Instant::now();
+            while !receiving.is_finished() && start.elapsed() < Duration::from_secs(3) {
+                thread::sleep(Duration::from_millis(5));
+                if destination_control.progress().phase == destination::Phase::Listen {
+                    destination_control.cancel();
+                }
+            }
+            assert!(receiving.is_finished(), "the destination hangs after {source:?}");
+            (source, receiving.join().unwrap())
+        });
+        Attempt { source, destination, machine: built }
+    }
+}
+
+/// Asserts that everything arrived, byte for byte, and runs exactly once.
+#[track_caller]
+pub fn assert_moved(attempt: &Attempt, source: &TestSource) {
+    let source::Outcome::Moved { report, annotation } = &attempt.source else {
+        panic!("{:?}", attempt.source)
+    };
+    assert_eq!(annotation, b"unix:/fabric");
+    assert!(matches!(&attempt.destination, destination::Outcome::Running { told: Ok(()), .. }));
+    assert!(attempt.machine.ran && !source.is_running());
+    for (index, memory) in attempt.machine.memory.iter().enumerate() {
+        assert!(*memory.lock().unwrap() == source.bytes(index), "region {index} differs");
+    }
+    assert_eq!(attempt.machine.state.as_ref(), Some(&*source.state.lock().unwrap()));
+    let pages: u64 = REGIONS.iter().map(|region| region.bytes / PAGE_SIZE as u64).sum();
+    assert_eq!(report.rounds[0].pages, pages, "round 0 sends everything");
+    assert_eq!(attempt.machine.populated.load(SeqCst), pages * PAGE_SIZE as u64);
+}
+
+/// Asserts that the source goes on, and that a second migration then succeeds although dirty bits were consumed.
+#[track_caller]
+pub fn assert_goes_on_and_migrates_again(source: &TestSource) {
+    assert!(source.is_running() && !source.is_tracking());
+    assert_moved(&Setup::new(2).run(source), source);
+}

@@ -1,0 +1,146 @@
+//! Streams from other partitions: take the greeting, put bytes into the ring, acknowledge.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+
+use super::address::{Address, Stream};
+use super::links::{Links, Place};
+use super::outgoing::{SessionError, receive_exact, receive_header, send_all};
+use super::wire::{Header, Hello, Kind, VERSION};
+
+/// How long a new connection may take to say who it is.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves one accepted connection to its end.
+pub(super) async fn run(links: Rc<Links>, stream: Stream) {
+    if let Err(error) = serve(&links, &stream).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "incoming stream ended");
+    }
+}
+
+async fn serve(links: &Links, stream: &Stream) -> Result<(), SessionError> {
+    let hello = tokio::time::timeout(GREETING_TIMEOUT, receive_hello(stream))
+        .await
+        .map_err(|_| SessionError::Protocol("no greeting"))??;
+    links.until_thawed().await;
+    let moved = links.moved.borrow().clone();
+    if let Some(place) = moved {
+        let text = place.address.to_string();
+        return answer(stream, Kind::Moved, place.epoch, &text).await;
+    }
+    if let Err(why) = check(links, &hello) {
+        return answer(stream, Kind::Refused, 0, why).await;
+    }
+    let address: Address = hello.address.parse().map_err(|_| SessionError::Protocol("an address that is none"))?;
+    links.learn(hello.from, Place { epoch: hello.epoch, address });
+    let peer = links.peer(hello.from);
+    if !hello.stream {
+        peer.to_send.notify_one();
+        return welcome(links, stream, hello.from).await;
+    }
+    let number = peer.incoming.get() + 1;
+    peer.incoming.set(number);
+    peer.to_acknowledge.notify_waiters();
+    welcome(links, stream, hello.from).await?;
+    tokio::try_join!(
+        receive(links, hello.from, stream, number),
+        acknowledge(links, hello.from, stream, number)
+    )
+    .map(|_| ())
+}
+
+async fn receive_hello(stream: &Stream) -> Result<Hello, SessionError> {
+    let header = receive_header(stream).await?;
+    if header.kind != Kind::Hello || header.a != VERSION {
+        return Err(SessionError::Protocol("no greeting of this version"));
+    }
+    let mut body = vec![0; header.length as usize];
+    receive_exact(stream, &mut body).await?;
+    Ok(Hello::decode(&body)?)
+}
+
+fn check(links: &Links, hello: &Hello) -> Result<(), &'static str> {
+    if hello.application != links.application {
+        return Err("another application");
+    }
+    if hello.to != links.rank {
+        return Err("another rank listens here");
+    }
+    if hello.from == links.rank || hello.from as usize >= links.peers.len() {
+        return Err("no such rank in this application");
+    }
+    if links.place(hello.from).is_some_and(|known| hello.epoch < known.epoch) {
+        return Err("this epoch of the partition is over");
+    }
+    Ok(())
+}
+
+async fn answer(stream: &Stream, kind: Kind, a: u64, text: &str) -> Result<(), SessionError> {
+    let mut bytes = Header { kind, length: text.len() as u32, a, b: 0 }.encode().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    Ok(send_all(stream, &bytes).await?)
+}
+
+/// Says from where the stream goes on and how far it may go.
+async fn welcome(links: &Links, stream: &Stream, rank: u32) -> Result<(), SessionError> {
+    progress(links, stream, rank, Kind::Welcome).await
+}
+
+async fn progress(links: &Links, stream: &Stream, rank: u32, kind: Kind) -> Result<(), SessionError> {
+    let peer = links.peer(rank);
+    let limit = peer.limit()?;
+    peer.announced.set(limit);
+    let header = Header { kind, length: 0, a: peer.received.get(), b: limit };
+    Ok(send_all(stream, &header.encode()).await?)
+}
+
+async fn receive(links: &Links, rank: u32, stream: &Stream, number: u64) -> Result<(), SessionError> {
+    let peer = links.peer(rank);
+    loop {
+        let header = receive_header(stream).await?;
+        if peer.incoming.get() != number {
+            return Err(SessionError::Protocol("replaced by a newer connection"));
+        }
+        let end = header.a.checked_add(u64::from(header.length));
+        let fits = header.a == peer.received.get() && end.is_some_and(|end| end <= peer.announced.get());
+        if header.kind != Kind::Data || header.length == 0 || !fits {
+            return Err(SessionError::Protocol("bytes that do not fit the stream"));
+        }
+        let mut left = u64::from(header.length);
+        while left > 0 {
+            let offset = peer.received.get();
+            let got = stream
+                .perform(Interest::READABLE, |socket| match peer.incoming.get() == number {
+                    // Only the newest connection may touch the ring: an older one would write over what came since.
+                    true => peer.receiving.receive(socket, offset, left),
+                    false => Err(io::ErrorKind::ConnectionAborted.into()),
+                })
+                .await?;
+            if got == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            left -= got;
+            peer.received.set(offset + got);
+            peer.receiving.set_messages(header.b)?;
+            peer.receiving.set_written(offset + got)?;
+            links.raise_event()?;
+        }
+        peer.to_acknowledge.notify_one();
+    }
+}
+
+async fn acknowledge(links: &Links, rank: u32, stream: &Stream, number: u64) -> Result<(), SessionError> {
+    let peer = links.peer(rank);
+    loop {
+        peer.to_acknowledge.notified().await;
+        if peer.incoming.get() != number {
+            // Whoever replaced us has to hear of it too.
+            peer.to_acknowledge.notify_one();
+            return Err(SessionError::Protocol("replaced by a newer connection"));
+        }
+        progress(links, stream, rank, Kind::Ack).await?;
+    }
+}

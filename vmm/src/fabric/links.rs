@@ -1,0 +1,236 @@
+//! What the tasks of the fabric thread share: rings, directory, and whether they may touch guest memory at all.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use partita_abi::{FABRIC_PAGE, FabricPage, PAGE_SIZE};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::address::Address;
+use super::ring::Ring;
+use crate::memory::{Memory, MemoryError};
+use crate::vcpu::Sleeper;
+
+/// Where a peer is, as far as known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Epoch of its owner there.
+    pub epoch: u64,
+    /// Where its fabric listens.
+    pub address: Address,
+}
+
+/// Rank → place.
+pub type Directory = BTreeMap<u32, Place>;
+
+/// State of one peer.
+pub struct Peer {
+    /// Ring in which our partition sends to it.
+    pub sending: Ring,
+    /// Ring in which our partition receives from it.
+    pub receiving: Ring,
+    /// There may be something to send to it.
+    pub to_send: Notify,
+    /// The receiving ring has news for the far end: bytes arrived or were read.
+    pub to_acknowledge: Notify,
+    /// Our copy of the sending ring's read offset.
+    pub acknowledged: Cell<u64>,
+    /// Our copy of the receiving ring's written offset.
+    pub received: Cell<u64>,
+    /// Up to where the far end was told that it may send.
+    pub announced: Cell<u64>,
+    /// Connect even when there is nothing to send, to say where we are.
+    pub announce: Cell<bool>,
+    /// Its process is gone (only looked at while draining).
+    pub gone: Cell<bool>,
+    /// Number of the newest incoming connection: an older one ends.
+    pub incoming: Cell<u64>,
+}
+
+/// Shared by all tasks of one fabric thread; nothing of it leaves the thread.
+pub struct Links {
+    pub(super) memory: Arc<Memory>,
+    pub(super) sleeper: Arc<Sleeper>,
+    pub(super) application: String,
+    pub(super) rank: u32,
+    pub(super) epoch: Cell<u64>,
+    pub(super) address: Address,
+    pub(super) directory: RefCell<Directory>,
+    pub(super) peers: Vec<Peer>,
+    /// While set, no task touches guest memory and greetings are not answered.
+    pub(super) frozen: Cell<bool>,
+    /// Set for good when the partition has gone.
+    pub(super) moved: RefCell<Option<Place>>,
+    /// Raised when `frozen` or `moved` changes.
+    pub(super) verdict: Notify,
+    pub(super) draining: Cell<bool>,
+}
+
+impl Peer {
+    fn new(memory: &Arc<Memory>, rank: u32) -> Result<Self, MemoryError> {
+        let sending = Ring::sending_to(memory.clone(), rank);
+        let receiving = Ring::receiving_from(memory.clone(), rank);
+        Ok(Self {
+            sending,
+            receiving,
+            to_send: Notify::new(),
+            to_acknowledge: Notify::new(),
+            acknowledged: Cell::new(0),
+            received: Cell::new(0),
+            announced: Cell::new(0),
+            announce: Cell::new(false),
+            gone: Cell::new(false),
+            incoming: Cell::new(0),
+        })
+    }
+
+    /// Takes the offsets from guest memory: at the start and after a move, when memory holds what the last owner left.
+    fn load(&self) -> Result<(), MemoryError> {
+        self.acknowledged.set(self.sending.read()?);
+        self.received.set(self.receiving.written()?);
+        self.announced.set(0);
+        Ok(())
+    }
+
+    /// Stream offset up to which there is something to send: what the guest says, as far as it can be true.
+    pub fn written(&self) -> Result<u64, MemoryError> {
+        let acknowledged = self.acknowledged.get();
+        Ok(self.sending.written()?.clamp(acknowledged, acknowledged + self.sending.bytes()))
+    }
+
+    /// Stream offset up to which the far end may send: what the guest has read and one ring more.
+    pub fn limit(&self) -> Result<u64, MemoryError> {
+        let received = self.received.get();
+        let read = self.receiving.read()?.clamp(received.saturating_sub(self.receiving.bytes()), received);
+        Ok(read + self.receiving.bytes())
+    }
+
+    /// Whether the far end should hear how much room there is now.
+    fn has_room_to_announce(&self) -> Result<bool, MemoryError> {
+        let (limit, announced) = (self.limit()?, self.announced.get());
+        let part = self.receiving.bytes() / 4;
+        Ok(limit > announced && (limit - announced >= part || announced.saturating_sub(self.received.get()) < part))
+    }
+}
+
+impl Links {
+    pub(super) fn new(
+        memory: Arc<Memory>,
+        sleeper: Arc<Sleeper>,
+        config: &super::Config,
+        address: Address,
+    ) -> Result<Self, MemoryError> {
+        let ranks = memory.layout().ranks;
+        let peers = (0..ranks).map(|rank| Peer::new(&memory, rank)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            memory,
+            sleeper,
+            application: config.application.clone(),
+            rank: config.rank,
+            epoch: Cell::new(config.epoch),
+            address,
+            directory: RefCell::new(config.directory.clone()),
+            peers,
+            frozen: Cell::new(true),
+            moved: RefCell::new(None),
+            verdict: Notify::new(),
+            draining: Cell::new(false),
+        })
+    }
+
+    /// Reads every ring's offsets anew.
+    pub(super) fn load(&self) -> Result<(), MemoryError> {
+        self.peers.iter().try_for_each(Peer::load)
+    }
+
+    /// Ranks of all others.
+    pub(super) fn others(&self) -> impl Iterator<Item = u32> + use<> {
+        let me = self.rank;
+        (0..self.peers.len() as u32).filter(move |rank| *rank != me)
+    }
+
+    pub(super) fn peer(&self, rank: u32) -> &Peer {
+        &self.peers[rank as usize]
+    }
+
+    pub(super) fn place(&self, rank: u32) -> Option<Place> {
+        self.directory.borrow().get(&rank).cloned()
+    }
+
+    /// Learns where a peer is; older news is ignored.
+    pub(super) fn learn(&self, rank: u32, place: Place) {
+        let mut directory = self.directory.borrow_mut();
+        let newer = directory.get(&rank).is_none_or(|known| place.epoch >= known.epoch);
+        if rank != self.rank && (rank as usize) < self.peers.len() && newer {
+            directory.insert(rank, place);
+        }
+    }
+
+    fn flag(&self, offset: usize) -> Result<&AtomicU32, MemoryError> {
+        self.memory.atomic_u32(FABRIC_PAGE + offset as u64)
+    }
+
+    /// Tells the guest that something happened that it may be waiting for.
+    pub(super) fn raise_event(&self) -> Result<(), MemoryError> {
+        self.flag(std::mem::offset_of!(FabricPage, events))?.fetch_add(1, Ordering::SeqCst);
+        self.memory.mark_dirty(FABRIC_PAGE, PAGE_SIZE);
+        self.sleeper.wake();
+        Ok(())
+    }
+
+    /// Whether the guest has to ring the doorbell.
+    pub(super) fn set_asleep(&self, asleep: bool) -> Result<(), MemoryError> {
+        self.flag(std::mem::offset_of!(FabricPage, fabric_asleep))?.store(u32::from(asleep), Ordering::SeqCst);
+        self.memory.mark_dirty(FABRIC_PAGE, PAGE_SIZE);
+        fence(Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Looks at all rings and notifies the tasks that have work. Returns whether there was any.
+    pub(super) fn scan(&self, sent: &[Cell<u64>]) -> Result<bool, MemoryError> {
+        let mut found = false;
+        for rank in self.others() {
+            let peer = self.peer(rank);
+            let written = peer.written()?;
+            if written != sent[rank as usize].replace(written) {
+                peer.to_send.notify_one();
+                found = true;
+            }
+            if peer.has_room_to_announce()? {
+                peer.to_acknowledge.notify_one();
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes an acknowledgement. False when it cannot be true.
+    pub(super) fn acknowledge(&self, rank: u32, offset: u64) -> Result<bool, MemoryError> {
+        let peer = self.peer(rank);
+        if offset < peer.acknowledged.get() || offset > peer.written()? {
+            return Ok(false);
+        }
+        if offset > peer.acknowledged.replace(offset) {
+            peer.sending.set_read(offset)?;
+            self.raise_event()?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until greetings may be answered.
+    pub(super) async fn until_thawed(&self) {
+        while self.frozen.get() && self.moved.borrow().is_none() {
+            self.verdict.notified().await;
+        }
+    }
+
+    /// Whether everything the partition ever sent has arrived (or its receiver is gone).
+    pub(super) fn drained(&self) -> bool {
+        self.others().all(|rank| {
+            let peer = self.peer(rank);
+            peer.gone.get() || peer.written().is_ok_and(|written| written == peer.acknowledged.get())
+        })
+    }
+}

@@ -1,0 +1,335 @@
+//! The fabric: byte streams between partitions, carried by one thread per partition.
+//!
+//! The guest writes and reads rings; this thread carries what is in a sending ring over a connection to the far end's
+//! receiving ring. A sender's ring is its retransmit buffer: a byte leaves it when the far end has it. So a freeze simply
+//! drops every connection, and after a thaw or a move the two ends exchange offsets and go on.
+//!
+//! ```text
+//!            thaw                      moved
+//!  frozen ──────────▶ running   frozen ──────▶ gone (answers every greeting with the new place)
+//!     ▲ ◀───────────────┘ freeze
+//! ```
+
+pub mod address;
+mod incoming;
+mod links;
+mod outgoing;
+mod ring;
+pub mod wire;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{LocalSet, spawn_local};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::memory::{Memory, MemoryError};
+use crate::vcpu::Sleeper;
+use address::{Address, Listener};
+use links::Links;
+pub use links::{Directory, Place};
+pub use ring::Ring;
+
+/// How often a peer is asked to take the news of a move before it is given up (about ten seconds).
+const MOVED_TRIES: u32 = 100;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a fabric needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Application; greetings of others are refused.
+    pub application: String,
+    /// Rank of this partition.
+    pub rank: u32,
+    /// Epoch of this owner.
+    pub epoch: u64,
+    /// Where to listen.
+    pub listen: Address,
+    /// Where the others are.
+    pub directory: Directory,
+}
+
+/// The fabric could not be started or has ended.
+#[derive(Debug, Error)]
+pub enum FabricError {
+    /// The socket could not be made.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: Address,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The thread could not be made.
+    #[error("cannot start the fabric thread")]
+    Thread(#[source] io::Error),
+    /// Guest memory could not be reached.
+    #[error("cannot reach guest memory")]
+    Memory(#[from] MemoryError),
+    /// It is gone.
+    #[error("the fabric thread has ended")]
+    Ended,
+}
+
+enum Command {
+    Freeze(mpsc::Sender<()>),
+    Thaw { epoch: u64, announce: bool, done: mpsc::Sender<Result<(), MemoryError>> },
+    Moved { place: Place, done: mpsc::Sender<Vec<u32>> },
+    Learn(u32, Place),
+    Replace(Directory),
+    Directory(mpsc::Sender<Directory>),
+    Drain(mpsc::Sender<bool>),
+}
+
+/// The handle of a fabric thread. Dropping it ends the thread.
+pub struct Fabric {
+    commands: Option<UnboundedSender<Command>>,
+    thread: Option<JoinHandle<()>>,
+    address: Address,
+}
+
+impl Fabric {
+    /// Starts the thread, frozen.
+    pub fn start(
+        memory: Arc<Memory>,
+        sleeper: Arc<Sleeper>,
+        doorbell: EventFd,
+        config: Config,
+    ) -> Result<Self, FabricError> {
+        let (commands, receiver) = unbounded_channel();
+        let (ready, started) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("fabric".into())
+            .stack_size(512 << 10)
+            .spawn(move || {
+                let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(ready.send(Err(FabricError::Thread(error)))),
+                };
+                let local = LocalSet::new();
+                local.block_on(&runtime, serve(memory, sleeper, doorbell, config, receiver, ready));
+            })
+            .map_err(FabricError::Thread)?;
+        let address = started.recv().map_err(|_| FabricError::Ended)??;
+        Ok(Self { commands: Some(commands), thread: Some(thread), address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(mpsc::Sender<T>) -> Command) -> Result<T, FabricError> {
+        let (reply, answer) = mpsc::channel();
+        let commands = self.commands.as_ref().ok_or(FabricError::Ended)?;
+        commands.send(command(reply)).map_err(|_| FabricError::Ended)?;
+        answer.recv().map_err(|_| FabricError::Ended)
+    }
+
+    /// Stops touching guest memory; when it returns, nothing here does.
+    pub fn freeze(&self) -> Result<(), FabricError> {
+        self.ask(Command::Freeze)
+    }
+
+    /// Goes on from the offsets in guest memory, as the owner of `epoch`. With `announce`, tells everybody where it is.
+    pub fn thaw(&self, epoch: u64, announce: bool) -> Result<(), FabricError> {
+        self.ask(|done| Command::Thaw { epoch, announce, done })?.map_err(FabricError::Memory)
+    }
+
+    /// Sends everybody to `place`; returns the ranks that could not be told.
+    pub fn moved(&self, place: Place) -> Result<Vec<u32>, FabricError> {
+        self.ask(|done| Command::Moved { place, done })
+    }
+
+    /// Learns where a peer is.
+    pub fn learn(&self, rank: u32, place: Place) {
+        if let Some(commands) = &self.commands {
+            let _ = commands.send(Command::Learn(rank, place));
+        }
+    }
+
+    /// Replaces the directory (a restored partition brings its own).
+    pub fn replace_directory(&self, directory: Directory) {
+        if let Some(commands) = &self.commands {
+            let _ = commands.send(Command::Replace(directory));
+        }
+    }
+
+    /// Where everybody is, as far as known.
+    pub fn directory(&self) -> Result<Directory, FabricError> {
+        self.ask(Command::Directory)
+    }
+
+    /// Waits until everything sent has arrived, for a bounded time. False if something is left.
+    pub fn drain(&self) -> Result<bool, FabricError> {
+        self.ask(Command::Drain)
+    }
+}
+
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+type Tasks = Rc<RefCell<Vec<tokio::task::JoinHandle<()>>>>;
+
+async fn serve(
+    memory: Arc<Memory>,
+    sleeper: Arc<Sleeper>,
+    doorbell: EventFd,
+    config: Config,
+    mut commands: UnboundedReceiver<Command>,
+    ready: mpsc::Sender<Result<Address, FabricError>>,
+) {
+    let setup = async {
+        let listen = |source| FabricError::Listen { address: config.listen.clone(), source };
+        let listener = Listener::bind(&config.listen).await.map_err(listen)?;
+        let address = listener.address().map_err(listen)?;
+        let links = Rc::new(Links::new(memory, sleeper, &config, address.clone())?);
+        Ok((listener, address, links))
+    };
+    let (listener, links) = match setup.await {
+        Ok((listener, address, links)) => {
+            let _ = ready.send(Ok(address));
+            (listener, links)
+        }
+        Err(error) => return drop(ready.send(Err(error))),
+    };
+    let tasks: Tasks = Rc::default();
+    let accept = spawn_local(accept(links.clone(), listener, tasks.clone()));
+    let mut watch = None;
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Freeze(done) => {
+                links.frozen.set(true);
+                stop(&tasks, &mut watch).await;
+                let _ = done.send(());
+            }
+            Command::Thaw { epoch, announce, done } => {
+                let _ = done.send(thaw(&links, &tasks, epoch, announce));
+                watch.get_or_insert_with(|| spawn_local(watch_doorbell(links.clone(), doorbell.try_clone())));
+            }
+            Command::Moved { place, done } => {
+                *links.moved.borrow_mut() = Some(place.clone());
+                links.verdict.notify_waiters();
+                spawn_local(tell_everybody(links.clone(), place, done));
+            }
+            Command::Learn(rank, place) => links.learn(rank, place),
+            Command::Replace(directory) => *links.directory.borrow_mut() = directory,
+            Command::Directory(reply) => drop(reply.send(links.directory.borrow().clone())),
+            Command::Drain(done) => {
+                links.draining.set(true);
+                spawn_local(drain(links.clone(), done));
+            }
+        }
+    }
+    stop(&tasks, &mut watch).await;
+    accept.abort();
+    let _ = accept.await;
+}
+
+async fn stop(tasks: &Tasks, watch: &mut Option<tokio::task::JoinHandle<()>>) {
+    let all: Vec<_> = tasks.borrow_mut().drain(..).chain(watch.take()).collect();
+    for task in &all {
+        task.abort();
+    }
+    for task in all {
+        let _ = task.await;
+    }
+}
+
+fn thaw(links: &Rc<Links>, tasks: &Tasks, epoch: u64, announce: bool) -> Result<(), MemoryError> {
+    links.load()?;
+    links.epoch.set(epoch);
+    links.frozen.set(false);
+    links.verdict.notify_waiters();
+    for rank in links.others() {
+        links.peer(rank).announce.set(announce);
+        tasks.borrow_mut().push(spawn_local(outgoing::run(links.clone(), rank)));
+    }
+    links.set_asleep(true)?;
+    // A partition that arrives asleep has to look again: what it waited for may have come meanwhile.
+    links.raise_event()
+}
+
+async fn accept(links: Rc<Links>, listener: Listener, tasks: Tasks) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                let task = spawn_local(incoming::run(links.clone(), stream));
+                let mut tasks = tasks.borrow_mut();
+                tasks.retain(|task| !task.is_finished());
+                tasks.push(task);
+            }
+            // Out of descriptors, most likely: give others time to close some.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// `bell` is a descriptor of its own, so that this task can be aborted and made again.
+///
+/// Looks at the rings whenever the guest rings, and for a moment afterwards, so that a busy guest need not ring again.
+async fn watch_doorbell(links: Rc<Links>, bell: io::Result<EventFd>) {
+    let seen: Vec<Cell<u64>> = links.peers.iter().map(|p| Cell::new(p.acknowledged.get())).collect();
+    let watch = async {
+        // SAFETY: an `EventFd` owns its descriptor and keeps it until it is dropped, which `AsyncFd` does.
+        let bell = unsafe { AsyncFd::register(bell?)? };
+        loop {
+            links.set_asleep(true).map_err(io::Error::other)?;
+            if !links.scan(&seen).map_err(io::Error::other)? {
+                let mut guard = bell.readable().await?;
+                guard.clear_ready();
+                let mut count = 0u64;
+                // SAFETY: reads eight bytes into `count`; an empty event answers EAGAIN.
+                unsafe { libc::read(bell.get_ref().as_raw_fd(), (&raw mut count).cast(), 8) };
+                links.set_asleep(false).map_err(io::Error::other)?;
+            }
+            while links.scan(&seen).map_err(io::Error::other)? {
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let result: io::Result<()> = watch.await;
+    if let Err(error) = result {
+        tracing::error!(%error, "the fabric does not hear its doorbell any more");
+    }
+}
+
+async fn tell_everybody(links: Rc<Links>, place: Place, done: mpsc::Sender<Vec<u32>>) {
+    let tellers: Vec<_> = links
+        .others()
+        .map(|rank| (rank, spawn_local(outgoing::tell_moved(links.clone(), rank, place.clone(), MOVED_TRIES))))
+        .collect();
+    let mut untold = Vec::new();
+    for (rank, teller) in tellers {
+        if !teller.await.unwrap_or(false) {
+            untold.push(rank);
+        }
+    }
+    let _ = done.send(untold);
+}
+
+async fn drain(links: Rc<Links>, done: mpsc::Sender<bool>) {
+    let wait = async {
+        while !links.drained() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = done.send(tokio::time::timeout(DRAIN_TIMEOUT, wait).await.is_ok());
+}

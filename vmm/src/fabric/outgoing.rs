@@ -1,0 +1,229 @@
+//! Streams to other partitions: connect, greet, send ring bytes, take acknowledgements; again after every loss.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::time::sleep;
+
+use super::address::{Address, Stream};
+use super::links::{Links, Place};
+use super::wire::{HEADER_BYTES, Header, Hello, Kind, WireError};
+use crate::memory::MemoryError;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
+const BACKOFF_MAX: Duration = Duration::from_millis(100);
+/// Longest piece sent at once: short enough that acknowledgements keep coming.
+const PIECE_BYTES: u64 = 64 << 10;
+
+/// Why a session ended.
+#[derive(Debug, Error)]
+pub(super) enum SessionError {
+    #[error("the connection is lost")]
+    Io(#[from] io::Error),
+    #[error("the far end does not keep to the protocol")]
+    Wire(#[from] WireError),
+    #[error("the far end does not keep to the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("guest memory")]
+    Memory(#[from] MemoryError),
+    #[error("the far end refuses: {0}")]
+    Refused(String),
+    #[error("nobody knows where rank {0} is")]
+    Unknown(u32),
+}
+
+/// What a greeting led to.
+enum Greeted {
+    Welcome { have: u64, limit: u64 },
+    Moved,
+}
+
+/// Receives exactly `buffer.len()` bytes.
+pub(super) async fn receive_exact(stream: &Stream, buffer: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let rest = &mut buffer[done..];
+        let got = stream
+            .perform(Interest::READABLE, |socket| {
+                // SAFETY: `rest` is valid for its length.
+                let got = unsafe { libc::recv(socket, rest.as_mut_ptr().cast(), rest.len(), 0) };
+                usize::try_from(got).map_err(|_| io::Error::last_os_error())
+            })
+            .await?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        done += got;
+    }
+    Ok(())
+}
+
+/// Sends all of `bytes`.
+pub(super) async fn send_all(stream: &Stream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let sent = stream
+            .perform(Interest::WRITABLE, |socket| {
+                // SAFETY: `bytes` is valid for its length.
+                let sent = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+                usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+            })
+            .await?;
+        bytes = &bytes[sent..];
+    }
+    Ok(())
+}
+
+/// Receives a header.
+pub(super) async fn receive_header(stream: &Stream) -> Result<Header, SessionError> {
+    let mut bytes = [0; HEADER_BYTES];
+    receive_exact(stream, &mut bytes).await?;
+    Ok(Header::decode(&bytes)?)
+}
+
+/// Receives the (bounded) body of a frame as text.
+pub(super) async fn receive_text(stream: &Stream, length: u32) -> Result<String, SessionError> {
+    let mut bytes = vec![0; length as usize];
+    receive_exact(stream, &mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Keeps the stream to `rank` going for ever; aborted when the fabric is frozen.
+pub(super) async fn run(links: Rc<Links>, rank: u32) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let peer = links.peer(rank);
+        while !peer.announce.get() && peer.written().is_ok_and(|written| written == peer.acknowledged.get()) {
+            peer.to_send.notified().await;
+        }
+        match session(&links, rank).await {
+            Ok(()) => backoff = BACKOFF_MIN,
+            Err(error) => {
+                tracing::debug!(rank, error = &error as &dyn std::error::Error, "stream interrupted");
+                let absent = matches!(&error, SessionError::Io(e)
+                    if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused));
+                peer.gone.set(absent && links.draining.get());
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+fn hello(links: &Links, rank: u32, stream: bool) -> Hello {
+    Hello {
+        application: links.application.clone(),
+        from: links.rank,
+        epoch: links.epoch.get(),
+        to: rank,
+        address: links.address.to_string(),
+        stream,
+    }
+}
+
+async fn greet(links: &Links, stream: &Stream, rank: u32, hello: &Hello) -> Result<Greeted, SessionError> {
+    send_all(stream, &hello.encode()).await?;
+    let header = receive_header(stream).await?;
+    match header.kind {
+        Kind::Welcome => Ok(Greeted::Welcome { have: header.a, limit: header.b }),
+        Kind::Moved => {
+            let text = receive_text(stream, header.length).await?;
+            let address: Address = text.parse().map_err(|_| SessionError::Protocol("a move to nowhere"))?;
+            links.learn(rank, Place { epoch: header.a, address });
+            Ok(Greeted::Moved)
+        }
+        Kind::Refused => Err(SessionError::Refused(receive_text(stream, header.length).await?)),
+        _ => Err(SessionError::Protocol("no answer to a greeting")),
+    }
+}
+
+/// One connection, from connecting to its end. `Ok` means: try again at once.
+async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
+    let place = links.place(rank).ok_or(SessionError::Unknown(rank))?;
+    let stream = Stream::connect(&place.address).await?;
+    let Greeted::Welcome { have, limit } = greet(links, &stream, rank, &hello(links, rank, true)).await? else {
+        return Ok(());
+    };
+    if !links.acknowledge(rank, have)? {
+        return Err(SessionError::Protocol("it has bytes that were never sent"));
+    }
+    links.peer(rank).announce.set(false);
+    let limit = Cell::new(limit);
+    tokio::try_join!(send(links, rank, &stream, have, &limit), listen(links, rank, &stream, &limit)).map(|_| ())
+}
+
+async fn send(
+    links: &Links,
+    rank: u32,
+    stream: &Stream,
+    mut sent: u64,
+    limit: &Cell<u64>,
+) -> Result<(), SessionError> {
+    let peer = links.peer(rank);
+    loop {
+        let end = peer.written()?.min(limit.get());
+        if end <= sent {
+            peer.to_send.notified().await;
+            continue;
+        }
+        let length = (end - sent).min(PIECE_BYTES);
+        let header = Header { kind: Kind::Data, length: length as u32, a: sent, b: peer.sending.messages()? }.encode();
+        let total = HEADER_BYTES as u64 + length;
+        let mut done = 0;
+        while done < total {
+            let head = &header[(done as usize).min(HEADER_BYTES)..];
+            let data_done = done.saturating_sub(HEADER_BYTES as u64);
+            done += stream
+                .perform(Interest::WRITABLE, |socket| {
+                    peer.sending.send(socket, head, sent + data_done, length - data_done)
+                })
+                .await?;
+        }
+        sent += length;
+    }
+}
+
+async fn listen(links: &Links, rank: u32, stream: &Stream, limit: &Cell<u64>) -> Result<(), SessionError> {
+    loop {
+        let header = receive_header(stream).await?;
+        if header.kind != Kind::Ack || header.length != 0 {
+            return Err(SessionError::Protocol("something else than an acknowledgement"));
+        }
+        if !links.acknowledge(rank, header.a)? {
+            return Err(SessionError::Protocol("it acknowledges what was never sent"));
+        }
+        limit.set(header.b.max(limit.get()));
+        links.peer(rank).to_send.notify_one();
+    }
+}
+
+/// Tells one peer where the partition went. Follows it when it has moved itself; gives up after `tries`.
+pub(super) async fn tell_moved(links: Rc<Links>, rank: u32, place: Place, tries: u32) -> bool {
+    let mut backoff = BACKOFF_MIN;
+    for _ in 0..tries {
+        let Some(target) = links.place(rank) else { return false };
+        let message = Hello {
+            epoch: place.epoch,
+            address: place.address.to_string(),
+            ..hello(&links, rank, false)
+        };
+        let told = async {
+            let stream = Stream::connect(&target.address).await?;
+            greet(&links, &stream, rank, &message).await
+        };
+        match tokio::time::timeout(Duration::from_secs(2), told).await {
+            Ok(Ok(Greeted::Welcome { .. })) => return true,
+            // It knows something newer already.
+            Ok(Err(SessionError::Refused(_))) => return true,
+            Ok(Ok(Greeted::Moved)) => {}
+            Ok(Err(_)) | Err(_) => {
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+    false
+}

@@ -1,0 +1,317 @@
+//! The partition of this process and what may be done with it now: the state that the API shows and changes.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use migrator::report::{MigrateReport, MigrateRequest};
+use migrator::source;
+use serde::Serialize;
+use vmm::fabric::Place;
+use vmm::fabric::address::Address;
+use vmm::partition::{OnEnd, Partition, PartitionError};
+use vmm::vcpu::Ending;
+
+use crate::adapter::{self, Source};
+use crate::cli::{Outcome, chain};
+use crate::report;
+
+/// What the partition of this process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// `vmm receive`: nothing has arrived.
+    Waiting,
+    /// A migration is coming in.
+    Receiving,
+    Running,
+    Paused,
+    Migrating,
+    /// Paused, because the other side of an unanswered commit may run it.
+    InDoubt,
+    /// It runs elsewhere.
+    Moved,
+    Exited,
+}
+
+/// Body of `GET /v1/status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub application: String,
+    pub rank: u32,
+    pub ranks: u32,
+    pub epoch: u64,
+    pub state: State,
+    pub detail: Option<String>,
+    pub pid: u32,
+    pub listen: Option<String>,
+    pub fabric: Option<String>,
+    pub stdout_base: u64,
+    pub stderr_base: u64,
+    pub exit_status: Option<i32>,
+    pub abi_version: u32,
+    pub version: &'static str,
+}
+
+/// Why something cannot be done, with the HTTP status that says so.
+#[derive(Debug)]
+pub struct Refusal {
+    pub status: u16,
+    pub text: String,
+}
+
+impl Refusal {
+    fn new(status: u16, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+}
+
+impl From<PartitionError> for Refusal {
+    fn from(error: PartitionError) -> Self {
+        Self::new(500, chain(&error))
+    }
+}
+
+struct Inner {
+    state: State,
+    detail: Option<String>,
+    partition: Option<Arc<Partition>>,
+    output_base: [u64; 2],
+    listen: Option<String>,
+    migration: Option<Arc<source::Control>>,
+    last_dirty_pages_per_s: Option<f64>,
+    exit_status: Option<i32>,
+}
+
+/// Shared by the API, the main thread and the migrations.
+pub struct Host {
+    inner: Mutex<Inner>,
+    fabric: Option<String>,
+    ended: Sender<Ending>,
+}
+
+impl Host {
+    /// A host without a partition; the receiver gets how it ended.
+    pub fn new(fabric: Option<String>) -> (Arc<Self>, Receiver<Ending>) {
+        let (ended, receiver) = channel();
+        let inner = Inner {
+            state: State::Waiting,
+            detail: None,
+            partition: None,
+            output_base: [0; 2],
+            listen: None,
+            migration: None,
+            last_dirty_pages_per_s: None,
+            exit_status: None,
+        };
+        (Arc::new(Self { inner: Mutex::new(inner), fabric, ended }), receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a partition calls when it ends.
+    pub fn on_end(self: &Arc<Self>) -> OnEnd {
+        let host = self.clone();
+        Box::new(move |ending| {
+            let _ = host.ended.send(ending);
+        })
+    }
+
+    /// Ends the process without a partition having ended.
+    pub fn end(&self, ending: Ending) {
+        let _ = self.ended.send(ending);
+    }
+
+    pub fn set_listen(&self, listen: String) {
+        self.lock().listen = Some(listen);
+    }
+
+    pub fn set_state(&self, state: State, detail: Option<String>) {
+        let mut inner = self.lock();
+        inner.state = state;
+        inner.detail = detail;
+    }
+
+    pub fn state(&self) -> State {
+        self.lock().state
+    }
+
+    pub fn set_partition(&self, partition: Arc<Partition>, output_base: [u64; 2]) {
+        let mut inner = self.lock();
+        inner.partition = Some(partition);
+        inner.output_base = output_base;
+    }
+
+    pub fn partition(&self) -> Result<Arc<Partition>, Refusal> {
+        self.lock().partition.clone().ok_or_else(|| Refusal::new(409, "no partition has arrived here yet"))
+    }
+
+    pub fn last_dirty_pages_per_s(&self) -> Option<f64> {
+        self.lock().last_dirty_pages_per_s
+    }
+
+    pub fn status(&self) -> Status {
+        let inner = self.lock();
+        let name = inner.partition.as_ref().map(|p| p.name().clone());
+        Status {
+            application: name.as_ref().map(|n| n.application.clone()).unwrap_or_default(),
+            rank: name.as_ref().map_or(0, |n| n.rank),
+            ranks: inner.partition.as_ref().map_or(0, |p| p.memory().layout().ranks),
+            epoch: name.as_ref().map_or(0, |n| n.epoch),
+            state: inner.state,
+            detail: inner.detail.clone(),
+            pid: std::process::id(),
+            listen: inner.listen.clone(),
+            fabric: self.fabric.clone(),
+            stdout_base: inner.output_base[0],
+            stderr_base: inner.output_base[1],
+            exit_status: inner.exit_status,
+            abi_version: partita_abi::ABI_VERSION,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// Goes from one of `from` to `to`, or says why not.
+    fn step(&self, from: &[State], to: State, verb: &str) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        if !from.contains(&inner.state) {
+            let detail = inner.detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default();
+            return Err(Refusal::new(409, format!("it is {:?} and cannot {verb} now{detail}", inner.state)));
+        }
+        inner.state = to;
+        Ok(())
+    }
+
+    pub fn pause(&self) -> Result<(), Refusal> {
+        let partition = self.partition()?;
+        self.step(&[State::Running], State::Paused, "be paused")?;
+        Ok(partition.pause()?)
+    }
+
+    /// `in_doubt`: the operator has decided that the one copy that runs is this one.
+    pub fn resume(&self, in_doubt: bool) -> Result<(), Refusal> {
+        let partition = self.partition()?;
+        let from = if in_doubt { &[State::Paused, State::InDoubt][..] } else { &[State::Paused][..] };
+        self.step(from, State::Running, "resume")?;
+        self.lock().detail = None;
+        // After a migration that ended in doubt the log is still on; an error only means that it was off.
+        let _ = partition.stop_tracking();
+        Ok(partition.resume(true)?)
+    }
+
+    pub fn stop(&self) {
+        match self.partition() {
+            Ok(partition) if partition.stop(Ending::Stopped).is_ok() => {}
+            _ => self.end(Ending::Stopped),
+        }
+    }
+
+    pub fn cancel(&self) -> Result<(), Refusal> {
+        match &self.lock().migration {
+            Some(control) => control.cancel(),
+            None => return Err(Refusal::new(409, "no migration is under way")),
+        }
+        Ok(())
+    }
+
+    /// Moves the partition away; blocks until that is over.
+    pub fn migrate(&self, request: &MigrateRequest) -> Result<MigrateReport, Refusal> {
+        let partition = self.partition()?;
+        let request = request.check(partition.name().epoch).map_err(|e| Refusal::new(400, chain(&e)))?;
+        self.step(&[State::Running], State::Migrating, "migrate")?;
+        let control = Arc::new(source::Control::new().with_hook(adapter::source_hook()));
+        self.lock().migration = Some(control.clone());
+        let machine = Source::new(partition.clone());
+        let outcome = source::migrate(&machine, &request, &control);
+        self.lock().migration = None;
+        match outcome {
+            source::Outcome::Moved { report, annotation } => {
+                self.note_dirty(&report);
+                self.set_state(State::Moved, None);
+                self.leave(&partition, report.epoch, &annotation, &request.to.to_string());
+                Ok(report)
+            }
+            source::Outcome::Failed { error, report } => {
+                self.note_dirty(&report);
+                // It may have ended meanwhile; then it stays ended.
+                let _ = self.step(&[State::Migrating], State::Running, "go on");
+                Err(Refusal::new(502, format!("the migration failed and the partition goes on here: {}", chain(&error))))
+            }
+            source::Outcome::InDoubt { error, .. } => {
+                let text = format!(
+                    "the destination did not answer the commit: {}; find out whether it runs at {}, then stop this copy, or resume it with --in-doubt if it does not",
+                    chain(&error),
+                    request.to
+                );
+                eprintln!("vmm: rank {}: in doubt: {text}", partition.name().rank);
+                self.set_state(State::InDoubt, Some(text.clone()));
+                Err(Refusal::new(504, text))
+            }
+        }
+    }
+
+    fn note_dirty(&self, report: &MigrateReport) {
+        if let Some(round) = report.rounds.iter().rev().find(|r| r.seconds > 0.0) {
+            self.lock().last_dirty_pages_per_s = Some(round.dirty_pages_per_s());
+        }
+    }
+
+    /// Tells the peers and ends this process's part.
+    fn leave(&self, partition: &Partition, epoch: u64, annotation: &[u8], to: &str) {
+        let rank = partition.name().rank;
+        let address = String::from_utf8_lossy(annotation).parse::<Address>();
+        match address {
+            Ok(address) => match partition.with_fabric(|fabric| fabric.moved(Place { epoch, address })) {
+                Ok(untold) if untold.is_empty() => {}
+                Ok(untold) => eprintln!("vmm: rank {rank}: could not tell ranks {untold:?} where it went"),
+                Err(error) => eprintln!("vmm: rank {rank}: {}", chain(&error)),
+            },
+            Err(error) => eprintln!("vmm: rank {rank}: the destination gave no fabric address: {error}"),
+        }
+        eprintln!("vmm: rank {rank} moved to {to} (epoch {epoch})");
+        let _ = partition.stop(Ending::Released);
+    }
+
+    /// Waits for the end, says what there is to say, and gives the process's exit status.
+    pub fn finish(&self, ended: &Receiver<Ending>, report_to: Option<(&PathBuf, u64)>) -> Outcome {
+        let ending = ended.recv().unwrap_or(Ending::Stopped);
+        let status = ending.status();
+        match &ending {
+            Ending::Fault(fault) => eprintln!("{}", fault.message),
+            Ending::Released => std::thread::sleep(Duration::from_millis(100)), // the API's last answer goes out
+            Ending::Exit(_) | Ending::Stopped => {}
+        }
+        let partition = self.partition().ok();
+        {
+            let mut inner = self.lock();
+            if ending != Ending::Released {
+                inner.state = State::Exited;
+                inner.exit_status = Some(status);
+            }
+        }
+        if let Some(partition) = &partition {
+            if let Ending::Exit(_) = ending {
+                // What the program sent last may still be in its rings.
+                let _ = partition.with_fabric(|fabric| fabric.drain());
+            }
+            if let Some((path, boot_ns)) = report_to {
+                report::write(path, partition, boot_ns)?;
+            }
+        }
+        Ok(u8::try_from(status & 0xff).unwrap_or(1))
+    }
+}
+
+/// Removes the process's sockets when the command ends in whatever way it can notice.
+pub struct RemoveOnDrop(pub Vec<PathBuf>);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

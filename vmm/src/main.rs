@@ -1,0 +1,37 @@
+//! `vmm`: one process, one partition. The command line, the control API, and the adapter between partition and migrator.
+
+mod adapter;
+mod api;
+mod cli;
+mod client;
+mod host;
+mod launch;
+mod receive;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let started_ns = vmm::clock::monotonic_ns();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("PARTITA_LOG"))
+        .with_writer(std::io::stderr)
+        .init();
+    let cli = cli::Cli::parse();
+    let result = match cli.command {
+        cli::Command::Run(arguments) if arguments.rank.is_none() && arguments.np > 1 => launch::launch(&arguments),
+        cli::Command::Run(arguments) => run::run(&arguments, started_ns),
+        cli::Command::Receive(arguments) => receive::receive(&arguments),
+        cli::Command::Ctl(arguments) => client::run(&arguments),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            eprintln!("vmm: {failure}");
+            ExitCode::from(failure.status)
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! One partition: memory, machine, vCPU thread and fabric, with the verbs that others use.
+//!
+//! A partition is always built paused, from a program ([`Partition::start`]) or from a saved state
+//! ([`Partition::prepare`], then [`Partition::restore`]). It does not know who asks or why.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use partita_abi::{ABI_VERSION, DOORBELL_ADDRESS, FabricPage};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::clock::{self, GuestTime};
+use crate::counters::{CpuCounters, SavedCounters};
+use crate::elf::Executable;
+use crate::fabric::{self, Directory, Fabric, FabricError};
+use crate::fault::Program;
+use crate::kvm::cpu::{Cpu, Features};
+use crate::kvm::{KvmError, Machine};
+use crate::linux::{Files, Linux, ReadOnly};
+use crate::loader::{self, Arguments, Identity, LoadError};
+use crate::memory::{Layout, Memory, MemoryError};
+use crate::vcpu::{self, Ending, Engine, EngineState, Vcpu, VcpuError};
+
+/// Version of [`Saved`] and [`Blueprint`].
+pub const STATE_VERSION: u32 = 1;
+
+/// Why a partition could not be built or did not do as told.
+#[derive(Debug, Error)]
+pub enum PartitionError {
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The program could not be placed.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The vCPU thread.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The fabric.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+    /// An eventfd could not be made.
+    #[error("cannot make an event descriptor")]
+    Event(#[source] std::io::Error),
+    /// A saved state of another version.
+    #[error("the saved partition has {what} version {theirs}, this vmm has {ours}; use the same vmm on both hosts")]
+    Version {
+        /// Which version differs.
+        what: &'static str,
+        /// Theirs.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// The processor here lacks something.
+    #[error("this host's processor lacks what the program may use: {0}; move it to a host with the same features")]
+    Processor(String),
+    /// It cannot be read.
+    #[error("the saved partition cannot be read")]
+    State(#[source] postcard::Error),
+    /// Called out of order.
+    #[error("the partition is not in a state for this: {0}")]
+    Order(&'static str),
+}
+
+/// What a destination needs before the first page arrives; nothing in it changes while a partition lives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Blueprint {
+    version: u32,
+    abi_version: u32,
+    /// Memory sizes.
+    pub layout: Layout,
+    features: Features,
+    program: Program,
+    read_only: ReadOnly,
+    /// Time the partition was started, on the guest's own clock it is 0.
+    spin_ns: u64,
+}
+
+/// Everything of a paused partition that is neither in its memory nor in its [`Blueprint`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Saved {
+    version: u32,
+    engine: EngineState,
+    time: GuestTime,
+    counters: SavedCounters,
+    directory: Directory,
+}
+
+/// Who a partition is.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// Application id.
+    pub application: String,
+    /// Rank.
+    pub rank: u32,
+    /// Epoch of the owner that this process is.
+    pub epoch: u64,
+}
+
+/// A partition of this process.
+pub struct Partition {
+    // Field order is drop order: the vCPU and the fabric end before the machine, the machine before its memory.
+    vcpu: Mutex<Option<Vcpu>>,
+    fabric: Mutex<Option<Fabric>>,
+    machine: Machine,
+    memory: Arc<Memory>,
+    name: Name,
+    blueprint: Mutex<Blueprint>,
+    counters: Mutex<Arc<CpuCounters>>,
+    moves: Mutex<SavedCounters>,
+    /// Pages the VMM wrote, taken from memory and not yet cleared by the migration.
+    written: Mutex<[Vec<u64>; 3]>,
+    spare: Mutex<Option<Spare>>,
+    /// Time of day when it was saved elsewhere.
+    left_ns: Mutex<u64>,
+}
+
+/// What went between a partition and one peer; as the guests say, who write these counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// The peer.
+    pub rank: u32,
+    /// Bytes written to it.
+    pub bytes_sent: u64,
+    /// Bytes that came from it.
+    pub bytes_received: u64,
+    /// Messages written to it.
+    pub messages_sent: u64,
+    /// Messages that came from it.
+    pub messages_received: u64,
+}
+
+/// What a prepared partition keeps until its state arrives.
+struct Spare {
+    cpu: Cpu,
+    doorbell: EventFd,
+    fabric: fabric::Config,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What to run.
+pub struct Recipe<'a> {
+    /// The checked executable.
+    pub executable: &'a Executable,
+    /// Memory sizes.
+    pub layout: Layout,
+    /// Arguments and environment.
+    pub arguments: Arguments,
+    /// Files it starts with.
+    pub files: Files,
+    /// How long a blocking call may poll, in nanoseconds.
+    pub spin_ns: u64,
+}
+
+/// Called once, on the vCPU thread, when a partition ends.
+pub type OnEnd = Box<dyn FnOnce(Ending) + Send>;
+
+impl Partition {
+    /// Builds a partition from a program. It is paused at the program's first instruction.
+    pub fn start(name: Name, recipe: Recipe<'_>, fabric: fabric::Config, on_end: OnEnd) -> Result<Self, PartitionError> {
+        let memory = Arc::new(Memory::new(recipe.layout)?);
+        let parts = Machine::create(&memory)?;
+        let tsc_khz = parts.cpu.tsc_khz().unwrap_or_else(clock::measure_tsc_khz);
+        let identity = Identity {
+            application: name.application.clone(),
+            rank: name.rank,
+            spin_ns: recipe.spin_ns,
+            tsc_khz,
+        };
+        let loaded = loader::load(&memory, recipe.executable, &identity, &recipe.arguments)?;
+        parts.cpu.start(loaded.entry, loaded.stack, loaded.paging.root())?;
+        let program = Program {
+            symbols: recipe.executable.symbols(),
+            bias: loaded.bias,
+            stack_base: loaded.stack_base,
+        };
+        let blueprint = Blueprint {
+            version: STATE_VERSION,
+            abi_version: ABI_VERSION,
+            layout: recipe.layout,
+            features: parts.cpu.features(),
+            program: program.clone(),
+            read_only: ReadOnly::new(),
+            spin_ns: recipe.spin_ns,
+        };
+        let engine = Engine {
+            cpu: parts.cpu,
+            memory: memory.clone(),
+            linux: Linux::new(recipe.files, loaded.space, loaded.paging),
+            pending_call: false,
+            program,
+            rank: name.rank,
+        };
+        let partition = Self::assemble(name, parts.machine, memory, blueprint);
+        let doorbell = partition.make_doorbell()?;
+        partition.begin(engine, SavedCounters::default(), fabric, doorbell, on_end)?;
+        Ok(partition)
+    }
+
+    /// Builds everything of a partition that will arrive: machine, memory, vCPU. Refuses what cannot run here.
+    pub fn prepare(name: Name, blueprint: Blueprint, fabric: fabric::Config) -> Result<Self, PartitionError> {
+        let check = |what, theirs, ours| match theirs == ours {
+            true => Ok(()),
+            false => Err(PartitionError::Version { what, theirs, ours }),
+        };
+        check("state", blueprint.version, STATE_VERSION)?;
+        check("guest ABI", blueprint.abi_version, ABI_VERSION)?;
+        let memory = Arc::new(Memory::new(blueprint.layout)?);
+        let parts = Machine::create(&memory)?;
+        if let Some(missing) = blueprint.features.missing_on(&parts.cpu.features()) {
+            return Err(PartitionError::Processor(missing));
+        }
+        let partition = Self::assemble(name, parts.machine, memory, blueprint);
+        let doorbell = partition.make_doorbell()?;
+        *lock(&partition.spare) = Some(Spare { cpu: parts.cpu, doorbell, fabric });
+        Ok(partition)
+    }
+
+    fn assemble(name: Name, machine: Machine, memory: Arc<Memory>, blueprint: Blueprint) -> Self {
+        let words = blueprint.layout.regions().map(|(_, bytes)| vec![0; crate::memory::bitmap_words(bytes)]);
+        Self {
+            vcpu: Mutex::new(None),
+            fabric: Mutex::new(None),
+            machine,
+            memory,
+            name,
+            blueprint: Mutex::new(blueprint),
+            counters: Mutex::default(),
+            moves: Mutex::default(),
+            written: Mutex::new(words),
+            spare: Mutex::new(None),
+            left_ns: Mutex::default(),
+        }
+    }
+
+    fn make_doorbell(&self) -> Result<EventFd, PartitionError> {
+        let doorbell = EventFd::new(libc::EFD_NONBLOCK).map_err(PartitionError::Event)?;
+        self.machine.register_doorbell(&doorbell, DOORBELL_ADDRESS)?;
+        Ok(doorbell)
+    }
+
+    /// Starts the threads, paused and frozen.
+    fn begin(
+        &self,
+        engine: Engine,
+        saved: SavedCounters,
+        fabric: fabric::Config,
+        doorbell: EventFd,
+        on_end: OnEnd,
+    ) -> Result<(), PartitionError> {
+        let counters = Arc::new(CpuCounters::resume(&saved));
+        *lock(&self.counters) = counters.clone();
+        *lock(&self.moves) = saved;
+        let vcpu = Vcpu::spawn(engine, counters, on_end)?;
+        let fabric = Fabric::start(self.memory.clone(), vcpu.sleeper(), doorbell, fabric)?;
+        *lock(&self.vcpu) = Some(vcpu);
+        *lock(&self.fabric) = Some(fabric);
+        Ok(())
+    }
+
+    /// Sets a saved state in a prepared partition whose memory has arrived. It stays paused.
+    ///
+    /// Returns how many bytes it had written to standard output and standard error before it came.
+    pub fn restore(&self, saved: &[u8], on_end: OnEnd) -> Result<[u64; 2], PartitionError> {
+        let saved: Saved = postcard::from_bytes(saved).map_err(PartitionError::State)?;
+        if saved.version != STATE_VERSION {
+            return Err(PartitionError::Version { what: "state", theirs: saved.version, ours: STATE_VERSION });
+        }
+        let Spare { cpu, doorbell, mut fabric } =
+            lock(&self.spare).take().ok_or(PartitionError::Order("it has been restored before"))?;
+        let blueprint = lock(&self.blueprint).clone();
+        let tsc_khz = cpu.tsc_khz().unwrap_or_else(clock::measure_tsc_khz);
+        cpu.restore(&saved.engine.cpu)?;
+        saved.time.arrive().write(&self.memory, tsc_khz)?;
+        let identity = Identity {
+            application: self.name.application.clone(),
+            rank: self.name.rank,
+            spin_ns: blueprint.spin_ns,
+            tsc_khz,
+        };
+        loader::write_boot_page(&self.memory, &identity)?;
+        let mut linux = saved.engine.linux;
+        linux.files.join_read_only(blueprint.read_only);
+        fabric.directory = saved.directory;
+        let engine = Engine {
+            cpu,
+            memory: self.memory.clone(),
+            linux,
+            pending_call: saved.engine.pending_call,
+            program: blueprint.program,
+            rank: self.name.rank,
+        };
+        let output_bytes = engine.linux.output_bytes;
+        self.begin(engine, saved.counters, fabric, doorbell, on_end)?;
+        *lock(&self.left_ns) = saved.time.realtime_ns;
+        Ok(output_bytes)
+    }
+
+    /// Runs a restored partition for the first time here, counts the move and tells every peer where it is.
+    pub fn arrive(&self) -> Result<(), PartitionError> {
+        {
+            let mut moves = lock(&self.moves);
+            moves.migrations += 1;
+            moves.blackout_ns += clock::realtime_ns().saturating_sub(*lock(&self.left_ns));
+        }
+        self.resume(true)
+    }
+
+    /// Who it is.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its memory.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    fn with_vcpu<T>(&self, act: impl FnOnce(&Vcpu) -> Result<T, VcpuError>) -> Result<T, PartitionError> {
+        let guard = lock(&self.vcpu);
+        Ok(act(guard.as_ref().ok_or(PartitionError::Order("no state has arrived yet"))?)?)
+    }
+
+    /// Calls `act` with the fabric.
+    pub fn with_fabric<T>(&self, act: impl FnOnce(&Fabric) -> Result<T, FabricError>) -> Result<T, PartitionError> {
+        let guard = lock(&self.fabric);
+        Ok(act(guard.as_ref().ok_or(PartitionError::Order("no state has arrived yet"))?)?)
+    }
+
+    /// Runs. `announce`: tell every peer where the partition is now.
+    pub fn resume(&self, announce: bool) -> Result<(), PartitionError> {
+        self.with_fabric(|fabric| fabric.thaw(self.name.epoch, announce))?;
+        self.with_vcpu(Vcpu::resume)
+    }
+
+    /// Stops the vCPU and the fabric; afterwards nothing writes guest memory.
+    pub fn pause(&self) -> Result<(), PartitionError> {
+        self.with_vcpu(Vcpu::pause)?;
+        self.with_fabric(Fabric::freeze)
+    }
+
+    /// Ends it. `on_end` is called with `ending` unless it has ended before.
+    pub fn stop(&self, ending: Ending) -> Result<(), PartitionError> {
+        self.with_vcpu(|vcpu| vcpu.stop(ending))
+    }
+
+    /// What a destination needs first. The partition may be running.
+    pub fn blueprint(&self) -> Result<Vec<u8>, PartitionError> {
+        let mut blueprint = lock(&self.blueprint).clone();
+        blueprint.read_only = self.with_vcpu(Vcpu::read_only_files)?;
+        postcard::to_stdvec(&blueprint).map_err(PartitionError::State)
+    }
+
+    /// The state of a paused partition.
+    pub fn save(&self) -> Result<Vec<u8>, PartitionError> {
+        let engine = self.with_vcpu(Vcpu::save)?;
+        let saved = Saved {
+            version: STATE_VERSION,
+            engine,
+            time: GuestTime::read(&self.memory)?,
+            counters: self.saved_counters()?,
+            directory: self.with_fabric(Fabric::directory)?,
+        };
+        postcard::to_stdvec(&saved).map_err(PartitionError::State)
+    }
+
+    /// Counters so far.
+    pub fn saved_counters(&self) -> Result<SavedCounters, PartitionError> {
+        let counters = lock(&self.counters).clone();
+        let moves = *lock(&self.moves);
+        Ok(SavedCounters {
+            run_ns: self.with_vcpu(|vcpu| Ok(vcpu.run_ns()))?,
+            wait_ns: counters.wait_ns.load(Ordering::Relaxed),
+            exits: counters.exits(),
+            syscalls: counters.syscalls.load(Ordering::Relaxed),
+            ..moves
+        })
+    }
+
+    /// Bytes and messages to and from every peer, since the application started.
+    pub fn traffic(&self) -> Result<Vec<Traffic>, PartitionError> {
+        let others = (0..self.memory.layout().ranks).filter(|rank| *rank != self.name.rank);
+        others
+            .map(|rank| {
+                let (sending, receiving) = (
+                    fabric::Ring::sending_to(self.memory.clone(), rank),
+                    fabric::Ring::receiving_from(self.memory.clone(), rank),
+                );
+                Ok(Traffic {
+                    rank,
+                    bytes_sent: sending.written()?,
+                    bytes_received: receiving.written()?,
+                    messages_sent: sending.messages()?,
+                    messages_received: receiving.messages()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Time since the partition was started, on its own clock, in nanoseconds.
+    pub fn elapsed_ns(&self) -> Result<u64, PartitionError> {
+        Ok(GuestTime::read(&self.memory)?.monotonic_ns)
+    }
+
+    /// Time the guest spent polling in blocking calls, in nanoseconds, as it says itself.
+    pub fn poll_ns(&self) -> u64 {
+        let counts = vcpu::guest_counter(&self.memory, std::mem::offset_of!(FabricPage, poll_tsc));
+        let multiplier = self.memory.read_u64(partita_abi::TIME_PAGE + 16).unwrap_or(0);
+        ((u128::from(counts) * u128::from(multiplier)) >> 32).min(u128::from(u64::MAX)) as u64
+    }
+
+    /// Units of work the program reported.
+    pub fn progress(&self) -> u64 {
+        vcpu::guest_counter(&self.memory, std::mem::offset_of!(FabricPage, progress))
+    }
+
+    /// Begins dirty tracking: every page counts as dirty.
+    pub fn start_tracking(&self) -> Result<(), PartitionError> {
+        self.machine.set_tracking(true)?;
+        self.forget_written();
+        Ok(())
+    }
+
+    /// Ends dirty tracking.
+    pub fn stop_tracking(&self) -> Result<(), PartitionError> {
+        self.machine.set_tracking(false)?;
+        self.forget_written();
+        Ok(())
+    }
+
+    fn forget_written(&self) {
+        for (index, words) in lock(&self.written).iter_mut().enumerate() {
+            self.memory.take_written(index);
+            words.fill(0);
+        }
+    }
+
+    /// Adds to `bitmap` the pages of region `index` written since they were last cleared.
+    pub fn dirty(&self, index: usize, bitmap: &mut [u64]) -> Result<(), PartitionError> {
+        let log = self.machine.dirty(index)?;
+        let by_vmm = self.memory.take_written(index);
+        let mut written = lock(&self.written);
+        for (word, new) in written[index].iter_mut().zip(by_vmm) {
+            *word |= new;
+        }
+        if !self.machine.clears_by_hand() {
+            // Asking has cleared the log: remember it until it is cleared on purpose.
+            written[index].iter_mut().zip(&log).for_each(|(word, new)| *word |= new);
+        }
+        for ((out, log), kept) in bitmap.iter_mut().zip(&log).zip(&written[index]) {
+            *out |= log | kept;
+        }
+        Ok(())
+    }
+
+    /// Clears pages just before they are read.
+    pub fn clear_dirty(&self, index: usize, first_page: u64, bitmap: &[u64]) -> Result<(), PartitionError> {
+        let first_word = (first_page / crate::memory::PAGES_PER_WORD) as usize;
+        let mut written = lock(&self.written);
+        for (word, clear) in written[index].iter_mut().skip(first_word).zip(bitmap) {
+            *word &= !clear;
+        }
+        drop(written);
+        Ok(self.machine.clear_dirty(index, first_page, bitmap)?)
+    }
+}

@@ -1,0 +1,68 @@
+//! `vmm receive`: wait for one partition, then be its process.
+
+use std::sync::Arc;
+
+use migrator::destination::{self, Options};
+use migrator::transport::Listener;
+use vmm::fabric::address::Address;
+use vmm::vcpu::Ending;
+
+use crate::adapter::{Destination, destination_hook};
+use crate::api;
+use crate::cli::{Failure, Outcome, ReceiveArgs, bind_to, chain};
+use crate::host::{Host, RemoveOnDrop, State};
+
+pub fn receive(arguments: &ReceiveArgs) -> Outcome {
+    if let Some(cpus) = &arguments.cpus {
+        bind_to(cpus)?;
+    }
+    // Fail now rather than when a partition arrives.
+    vmm::kvm::supported_cpuid().map_err(|e| Failure::usage(chain(&e)))?;
+    let fabric = match &arguments.fabric {
+        Some(address) => address.clone(),
+        None => Address::Unix(arguments.api_socket.with_extension("fabric")),
+    };
+    let listener = Listener::bind(&arguments.listen, arguments.insecure).map_err(|e| Failure::usage(chain(&e)))?;
+    let (host, ended) = Host::new(Some(fabric.to_string()));
+    host.set_listen(listener.address().to_string());
+    let mut sockets = RemoveOnDrop(vec![arguments.api_socket.clone()]);
+    if let Address::Unix(path) = &fabric {
+        sockets.0.push(path.clone());
+    }
+    api::serve(host.clone(), &arguments.api_socket)?;
+    let incoming = host.clone();
+    std::thread::Builder::new()
+        .name("receive".into())
+        .spawn(move || take_in(&incoming, &listener, fabric))
+        .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
+    let status = host.finish(&ended, arguments.report.as_ref().map(|path| (path, 0)))?;
+    drop(sockets);
+    // A migration that failed before anything arrived leaves `Stopped` behind, with the reason already said.
+    Ok(if host.state() == State::Exited { status } else { 1 })
+}
+
+fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address) {
+    let options = Options { annotation: fabric.to_string().into_bytes(), ..Options::default() };
+    let mut machine = Destination::new(host.clone(), fabric);
+    let control = destination::Control::new().with_hook(destination_hook());
+    match destination::receive(listener, &mut machine, &options, &control) {
+        destination::Outcome::Running { description, told } => {
+            eprintln!("vmm: rank {} runs here (epoch {})", description.rank, description.epoch);
+            if let Err(error) = told {
+                eprintln!("vmm: rank {}: the source was not told: {}", description.rank, chain(&error));
+            }
+        }
+        destination::Outcome::Refused { error } | destination::Outcome::Failed { error } => {
+            eprintln!("vmm: nothing was taken in: {}", chain(&error));
+            host.end(Ending::Fault(vmm::fault::Fault { status: 1, message: "vmm: the migration failed".into() }));
+        }
+        destination::Outcome::InDoubt { description, error } => {
+            let text = format!(
+                "everything has arrived, but the source gave no verdict: {}; find out whether it goes on there, then stop this copy, or resume it with --in-doubt if it does not",
+                chain(&error)
+            );
+            eprintln!("vmm: rank {}: in doubt: {text}", description.rank);
+            host.set_state(State::InDoubt, Some(text));
+        }
+    }
+}
