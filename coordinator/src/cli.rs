@@ -322,8 +322,10 @@ impl Client {
         let (mut after, mut incarnation) = (0, None);
         let mut away = Duration::ZERO;
         loop {
-            let path =
-                format!("/v1/applications/{application}/output?after={after}&wait_s=10&waiter={waiter}");
+            let wait_s = shown.patience_s();
+            let path = format!(
+                "/v1/applications/{application}/output?after={after}&wait_s={wait_s}&waiter={waiter}"
+            );
             let answer: OutputAnswer = match self.get(&path).await {
                 Ok(answer) => answer,
                 Err(error) if error.is_passing() && away < PATIENCE => {

@@ -150,8 +150,8 @@ impl Cluster {
             queues: BTreeMap::new(),
             outbox: Outbox::default(),
             started_ms: now_ms,
-            // Higher than every command of earlier runs.
-            last_command: incarnation << 32,
+            // Higher than every command of earlier runs, also of those that an old copy of the journal does not know.
+            last_command: (incarnation << 32).max(now_ms << 20),
             starting: BTreeMap::new(),
             farewells: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -225,6 +225,10 @@ impl Cluster {
             return Err(ClusterError::Unreported(request.host.clone()));
         }
         let Some(queue) = self.queues.get_mut(&request.host) else { return Ok(Vec::new()) };
+        if queue.is_empty() {
+            // A clock that was set back: the agent ignores what it takes for old.
+            self.last_command = self.last_command.max(request.received);
+        }
         queue.retain(|command| command.id > request.received);
         Ok(queue.iter().take(control::PARTITIONS_MAX).cloned().collect())
     }

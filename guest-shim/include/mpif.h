@@ -401,6 +401,8 @@
       common /mpi_partita_sentinels/ MPI_BOTTOM, MPI_IN_PLACE
       common /mpi_partita_sentinels/ MPI_STATUS_IGNORE
       common /mpi_partita_sentinels/ MPI_STATUSES_IGNORE
+      integer MPI_PARTITA_PADDING(6)
+      common /mpi_partita_sentinels/ MPI_PARTITA_PADDING
       save /mpi_partita_sentinels/
       double precision MPI_WTIME, MPI_WTICK
       external MPI_WTIME, MPI_WTICK

@@ -9,7 +9,9 @@ use support::proxy::Cut;
 use support::{Attempt, Setup, TestSource, assert_goes_on_and_migrates_again, assert_moved};
 
 fn with(cut: Cut, source: &TestSource) -> Attempt {
-    Setup { cut: Some(cut), ..Setup::new(2) }.run(source)
+    let hangs = matches!(cut, Cut::Hang { .. });
+    let timeouts = if hangs { support::short_timeouts() } else { support::timeouts() };
+    Setup { cut: Some(cut), timeouts, ..Setup::new(2) }.run(source)
 }
 
 /// Never two; and a source that failed goes on and can migrate again.
@@ -126,9 +128,7 @@ fn damaged_frames_are_found_before_ready() {
 fn silence_ends_every_phase_before_ready() {
     for kind in [Kind::Describe, Kind::Joined, Kind::RoundAck, Kind::State, Kind::Ready] {
         let source = TestSource::new();
-        let change: fn(&mut migrator::report::Request) =
-            |request| request.timeouts.build = request.timeouts.silence;
-        let attempt = Setup { cut: Some(Cut::Hang { kind, nth: 0 }), change, ..Setup::new(1) }.run(&source);
+        let attempt = with(Cut::Hang { kind, nth: 0 }, &source);
         assert!(matches!(attempt.source, source::Outcome::Failed { .. }), "{kind}: {:?}", attempt.source);
         assert!(!attempt.machine.ran);
         assert_safe(&attempt, &source, &kind);

@@ -14,7 +14,7 @@ use migrator::transport::Listener;
 use migrator::wire::{Extent, Frame, HEADER_BYTES, Header, Hello, Kind, Role, Totals};
 use support::{
     CancelOnDrop, Random, TestDestination, TestSource, assert_goes_on_and_migrates_again, listen, request,
-    timeouts,
+    short_timeouts,
 };
 
 fn dial(listener: &Listener) -> TcpStream {
@@ -22,7 +22,7 @@ fn dial(listener: &Listener) -> TcpStream {
 }
 
 fn options() -> destination::Options {
-    destination::Options { annotation: b"unix:/fabric".to_vec(), timeouts: timeouts() }
+    destination::Options { annotation: b"unix:/fabric".to_vec(), timeouts: short_timeouts() }
 }
 
 fn pages(kind: Kind, extent: Extent, data: &[u8]) -> Vec<u8> {

@@ -230,6 +230,25 @@ fn what_does_not_converge_is_aborted_or_forced_as_asked() {
     });
 }
 
+/// Each round began the keep-alive anew, so a source with many short rounds was silent on the control connection.
+#[test]
+fn many_short_rounds_do_not_look_like_silence() {
+    let stop = AtomicBool::new(false);
+    let source = TestSource::new();
+    thread::scope(|scope| {
+        scope.spawn(|| source.scribble(&stop, 1, 4));
+        let change: fn(&mut migrator::report::Request) = |request| {
+            request.downtime_limit = Duration::ZERO;
+            request.timeout = 2 * support::short_timeouts().silence;
+            request.force = true;
+        };
+        let timeouts = support::short_timeouts();
+        let attempt = Setup { change, timeouts, ..Setup::new(1) }.run(&source);
+        stop.store(true, SeqCst);
+        assert_moved(&attempt, &source);
+    });
+}
+
 #[test]
 fn thirty_moves_one_after_another() {
     for turn in 0..30 {

@@ -158,6 +158,7 @@ impl DestinationMachine for Destination {
 /// Holds a migration at the phase named by `PARTITA_HOLD_AT` (as `Debug` prints it, like `Round(0)` or `Ready`) until the
 /// file named by `PARTITA_HOLD_FILE`, which is made on entering, is removed: fault-injection tests kill or cut there.
 fn hold<P: std::fmt::Debug>(side: &str, phase: P) {
+    tracing::info!(side, ?phase, "migration");
     let wanted = std::env::var("PARTITA_HOLD_AT").unwrap_or_default();
     let Ok(file) = std::env::var("PARTITA_HOLD_FILE") else { return };
     if wanted != format!("{side}:{phase:?}") || std::fs::write(&file, b"held\n").is_err() {

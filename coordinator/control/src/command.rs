@@ -173,6 +173,7 @@ pub struct Commands {
 
 impl Message for CommandsRequest {
     fn validate(&self) -> Result<(), MessageError> {
+        require(self.received <= u64::MAX / 4, "a command number is out of range")?;
         require(
             self.protocol == PROTOCOL,
             "agent and coordinator are of different versions; install the same",

@@ -158,9 +158,8 @@ macro_rules! float {
 macro_rules! complex {
     ($type:ty, $op:expr, $arrays:expr) => {
         match $op {
-            Builtin::Sum => {
-                $arrays.each(|a: Complex<$type>, b: Complex<$type>| Complex { re: a.re + b.re, im: a.im + b.im })
-            }
+            Builtin::Sum => $arrays
+                .each(|a: Complex<$type>, b: Complex<$type>| Complex { re: a.re + b.re, im: a.im + b.im }),
             Builtin::Prod => $arrays.each(|a: Complex<$type>, b: Complex<$type>| Complex {
                 re: a.re * b.re - a.im * b.im,
                 im: a.re * b.im + a.im * b.re,
@@ -291,7 +290,13 @@ fn bitwise(operation: Builtin, reduce: impl Fn() -> bool) -> bool {
 ///
 /// # Safety
 /// Both arrays must hold `count` elements of `basic`.
-pub unsafe fn reduce(operation: Builtin, basic: Basic, input: *const u8, inout: *mut u8, count: usize) -> bool {
+pub unsafe fn reduce(
+    operation: Builtin,
+    basic: Basic,
+    input: *const u8,
+    inout: *mut u8,
+    count: usize,
+) -> bool {
     let arrays = Arrays { input, inout, count };
     match basic {
         Basic::I8 => integer!(i8, operation, arrays),

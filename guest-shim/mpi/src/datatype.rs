@@ -340,6 +340,8 @@ mod tests {
         assert_eq!((pair.bytes, pair.extent), (12, 16));
         let dense = Type::assemble([Part { count: 5, offset: 0, of: &int }].into_iter()).unwrap();
         assert!(dense.is_one_run() && dense.bytes == 20);
-        assert!(Type::assemble([Part { count: usize::MAX / 2, offset: 0, of: &dense }].into_iter()).is_none());
+        assert!(
+            Type::assemble([Part { count: usize::MAX / 2, offset: 0, of: &dense }].into_iter()).is_none()
+        );
     }
 }

@@ -13,20 +13,21 @@ use core::ffi::{c_char, c_int, c_void};
 
 use crate::api;
 use crate::handle::{Datatype, Handle, Request};
-use crate::request::{Status, UNDEFINED};
-use crate::schedule::UserFunction;
+use crate::runtime::request::{Status, UNDEFINED};
+use crate::runtime::schedule::UserFunction;
 
-/// The common block of `mpif.h`: BOTTOM, IN_PLACE, then STATUS_IGNORE and STATUSES_IGNORE, which are arrays.
-#[repr(C, align(64))]
+/// The common block of `mpif.h`: BOTTOM, IN_PLACE, then STATUS_IGNORE and STATUSES_IGNORE, which are
+/// arrays of 8 words, and padding to the alignment that gfortran gives a common block.
+#[repr(C, align(32))]
 pub struct Sentinels {
-    words: UnsafeCell<[c_int; 18]>,
+    words: UnsafeCell<[c_int; 24]>,
 }
 
 // SAFETY: only addresses inside it are used.
 unsafe impl Sync for Sentinels {}
 
 #[unsafe(no_mangle)]
-pub static mpi_partita_sentinels_: Sentinels = Sentinels { words: UnsafeCell::new([0; 18]) };
+pub static mpi_partita_sentinels_: Sentinels = Sentinels { words: UnsafeCell::new([0; 24]) };
 
 const IN_PLACE: usize = 1;
 const SUCCESS: c_int = 0;
@@ -82,7 +83,8 @@ struct OutArray<const KIND: usize> {
 impl<const KIND: usize> OutArray<KIND> {
     unsafe fn new(fortran: *mut c_int, count: *const c_int) -> Self {
         // SAFETY: the program gives an array of that many INTEGERs.
-        let handles = unsafe { (0..(*count).max(0) as usize).map(|i| Handle(*fortran.add(i) as usize)).collect() };
+        let handles =
+            unsafe { (0..(*count).max(0) as usize).map(|i| Handle(*fortran.add(i) as usize)).collect() };
         OutArray { handles, fortran }
     }
 
@@ -122,16 +124,36 @@ macro_rules! kind {
 }
 
 macro_rules! convert {
-    (buf $x:ident) => { buffer($x) };
-    (adr $x:ident) => { $x };
-    (sta $x:ident) => { status($x) };
-    (int $x:ident) => { *$x };
-    (han $x:ident) => { Handle(*$x as usize) };
-    (new $x:ident) => { Out::new($x).pointer() };
-    (out $x:ident) => { $x };
-    (aint $x:ident) => { *$x };
-    (aout $x:ident) => { $x };
-    (fun $x:ident) => { $x };
+    (buf $x:ident) => {
+        buffer($x)
+    };
+    (adr $x:ident) => {
+        $x
+    };
+    (sta $x:ident) => {
+        status($x)
+    };
+    (int $x:ident) => {
+        *$x
+    };
+    (han $x:ident) => {
+        Handle(*$x as usize)
+    };
+    (new $x:ident) => {
+        Out::new($x).pointer()
+    };
+    (out $x:ident) => {
+        $x
+    };
+    (aint $x:ident) => {
+        *$x
+    };
+    (aout $x:ident) => {
+        $x
+    };
+    (fun $x:ident) => {
+        $x
+    };
 }
 
 /// `fortran name = c_function(argument: kind, …)`.
@@ -344,7 +366,8 @@ pub unsafe extern "C" fn mpi_type_create_struct_(
 ) {
     // SAFETY: the program gives the arguments that the Fortran binding asks for.
     unsafe {
-        let types: Vec<Datatype> = (0..(*count).max(0) as usize).map(|i| Handle(*types.add(i) as usize)).collect();
+        let types: Vec<Datatype> =
+            (0..(*count).max(0) as usize).map(|i| Handle(*types.add(i) as usize)).collect();
         let mut new = Out::new(new);
         *ierror = api::datatype::Type_create_struct(*count, lengths, displs, types.as_ptr(), new.pointer());
     }
@@ -365,7 +388,8 @@ pub unsafe extern "C" fn mpi_comm_get_attr_(
     unsafe {
         *ierror = api::attribute::Comm_get_attr(Handle(*comm as usize), *key, (&raw mut found).cast(), flag);
         if *ierror == SUCCESS && *flag != 0 {
-            *value = if *key <= LAST_PREDEFINED_KEY { *(found as *const c_int) as isize } else { found as isize };
+            *value =
+                if *key <= LAST_PREDEFINED_KEY { *(found as *const c_int) as isize } else { found as isize };
         }
     }
 }

@@ -62,7 +62,14 @@ impl Ranks {
 
     /// The members for which `keep` holds.
     pub fn filter(&self, keep: impl Fn(usize, u32) -> bool) -> Ranks {
-        Ranks(self.0.iter().enumerate().filter(|(rank, world)| keep(*rank, **world)).map(|(_, world)| *world).collect())
+        Ranks(
+            self.0
+                .iter()
+                .enumerate()
+                .filter(|(rank, world)| keep(*rank, **world))
+                .map(|(_, world)| *world)
+                .collect(),
+        )
     }
 
     /// The members of both, in this order; then the others of `other`.

@@ -1,24 +1,33 @@
-//! The MPI library of a partition: `libmpi.a`.
+//! The MPI library of a partition: `libmpi.a`, which a static Linux program links to run under Partita.
 //!
+//! ```text
+//! api, fortran    the C and Fortran functions: arguments, handles, errors, callbacks of the program
+//! collective      algorithms of the collectives, as writers of schedules
+//! runtime         state of the library, requests, schedules under way, waiting
+//! datatype, arithmetic, group, handle, error
+//! engine          matching, eager and rendezvous: pure, no clock, no waiting
+//! wire, ring      frames; the two ends of a byte ring
+//! transport, sys  boot page, doorbell, sleep; the program's libc
+//! ```
+//!
+//! Built with feature `guest` it becomes `libmpi.a`, with `native` `libmpi_native.a` (ordinary processes, no VM), see the
+//! `Makefile` one directory up. Without a feature it is only checked and tested.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
+mod api;
+mod arithmetic;
+mod collective;
+mod datatype;
 mod engine;
+mod error;
+mod fortran;
+mod group;
+mod handle;
 mod memory;
 mod ring;
-mod wire;
+mod runtime;
 mod sys;
 mod transport;
-mod handle;
-mod error;
-mod datatype;
-mod arithmetic;
-mod group;
-mod state;
-mod schedule;
-mod progress;
-mod request;
-mod collective;
-mod api;
-mod fortran;
+mod wire;

@@ -153,7 +153,9 @@ mod runtime {
     fn panic(info: &core::panic::PanicInfo) -> ! {
         let mut line = Line { bytes: [0; 512], used: 0 };
         let _ = writeln!(line, "MPI: error in the library: {info}");
-        super::print_error(core::str::from_utf8(&line.bytes[..line.used]).unwrap_or("MPI: error in the library\n"));
+        super::print_error(
+            core::str::from_utf8(&line.bytes[..line.used]).unwrap_or("MPI: error in the library\n"),
+        );
         super::exit_group(134)
     }
 

@@ -89,13 +89,19 @@ impl Transport {
         check(&place)?;
         let stride = abi::ring_stride(ring_bytes);
         let total = u64::from(ranks) * u64::from(ranks) * stride;
-        let base = sys::map_file(path.as_ptr().cast(), total).ok_or("native mode: cannot map the ring file")?;
+        let base =
+            sys::map_file(path.as_ptr().cast(), total).ok_or("native mode: cannot map the ring file")?;
         let at = |from: u32, to: u32| {
             // SAFETY: inside the mapping of `total` bytes.
             unsafe { base.add(((u64::from(from) * u64::from(ranks) + u64::from(to)) * stride) as usize) }
         };
-        let transport =
-            Transport::new(ptr::null(), &raw const NATIVE_FABRIC, &place, |peer| at(rank, peer), |peer| at(peer, rank));
+        let transport = Transport::new(
+            ptr::null(),
+            &raw const NATIVE_FABRIC,
+            &place,
+            |peer| at(rank, peer),
+            |peer| at(peer, rank),
+        );
         Ok((transport, place))
     }
 
@@ -136,6 +142,23 @@ impl Transport {
         (!self.boot.is_null()).then(|| unsafe { ptr::read_volatile(self.boot) })
     }
 
+    /// Where to sleep, how long to poll before, and the speed of the clock, as they are now.
+    fn sleep_facts(&self) -> Option<(u64, u64, u64)> {
+        if self.boot.is_null() {
+            return None;
+        }
+        // SAFETY: set by `open` to the boot page.
+        unsafe {
+            let read = |field: *const u64| ptr::read_volatile(field);
+            let boot = self.boot;
+            Some((
+                read(&raw const (*boot).wait),
+                read(&raw const (*boot).spin_ns),
+                read(&raw const (*boot).tsc_khz),
+            ))
+        }
+    }
+
     /// The name the boot page gives this rank.
     pub fn name(&self) -> Option<[u8; 64]> {
         self.boot().map(|boot| boot.name)
@@ -160,9 +183,9 @@ impl Transport {
 
     /// How long a call may poll before it sleeps, in counts of the time stamp counter.
     pub fn spin_tsc(&self) -> u64 {
-        match self.boot() {
-            Some(boot) if boot.wait != 0 => {
-                boot.spin_ns.saturating_mul(boot.tsc_khz) / 1_000_000 / 16 * self.spin_share
+        match self.sleep_facts() {
+            Some((wait, spin_ns, tsc_khz)) if wait != 0 => {
+                spin_ns.saturating_mul(tsc_khz) / 1_000_000 / 16 * self.spin_share
             }
             _ => 20_000,
         }
@@ -254,7 +277,10 @@ impl Links for Transport {
             let consumer = &mut self.consumers[peer as usize];
             ring_bell |= consumer.producer_may_wait() && (fabric_sleeps || consumer.producer_sleeps());
         }
-        if ring_bell && let Some(boot) = self.boot() && boot.doorbell != 0 {
+        if ring_bell
+            && let Some(boot) = self.boot()
+            && boot.doorbell != 0
+        {
             // SAFETY: the VMM gave the address for this store.
             unsafe { ptr::write_volatile(boot.doorbell as *mut u32, 1) };
         }

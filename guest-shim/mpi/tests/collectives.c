@@ -255,12 +255,10 @@ int main(int argc, char **argv) {
         move(counts[c]);
         if (counts[c] <= 3000) {
             vary(counts[c]);
-            reduce_INT8_T(counts[c]);
-#if !defined(MPICH_VERSION) /* MPICH 4.0.2 compares MPI_UINT8_T as if it were signed. */
-            reduce_UINT8_T(counts[c]);
+            reduce_INT8_T(counts[c]), reduce_INT16_T(counts[c]), reduce_INT32_T(counts[c]), reduce_INT64_T(counts[c]);
+#if !defined(MPICH_VERSION) /* MPICH 4.0.2 compares MPI_UINT8_T and others as if they were signed. */
+            reduce_UINT8_T(counts[c]), reduce_UINT16_T(counts[c]), reduce_UINT32_T(counts[c]), reduce_UINT64_T(counts[c]);
 #endif
-            reduce_INT16_T(counts[c]), reduce_UINT16_T(counts[c]);
-            reduce_INT32_T(counts[c]), reduce_UINT32_T(counts[c]), reduce_INT64_T(counts[c]), reduce_UINT64_T(counts[c]);
         }
         if (counts[c]) floats(counts[c]), places(counts[c]), matrices(counts[c] % 5000 + 1);
     }

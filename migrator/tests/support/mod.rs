@@ -282,10 +282,18 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
+/// Long enough for a loaded machine; tests that wait for silence shorten it.
 pub fn timeouts() -> Timeouts {
-    let short = Duration::from_millis(1500);
+    let silence = Duration::from_secs(6);
+    let keep_alive = Duration::from_millis(300);
+    Timeouts { silence, running: silence, frame: silence, keep_alive, ..Timeouts::default() }
+}
+
+/// For tests in which one side is silent on purpose.
+pub fn short_timeouts() -> Timeouts {
+    let silence = Duration::from_millis(1500);
     let hello = Duration::from_millis(1000);
-    Timeouts { silence: short, running: short, frame: short, hello, ..Timeouts::default() }
+    Timeouts { silence, running: silence, frame: silence, build: silence, hello, ..timeouts() }
 }
 
 pub fn listen() -> Listener {
@@ -311,6 +319,7 @@ pub struct Setup {
     pub control: source::Control,
     pub destination_control: destination::Control,
     pub change: fn(&mut Request),
+    pub timeouts: Timeouts,
 }
 
 impl Setup {
@@ -322,6 +331,7 @@ impl Setup {
             control: source::Control::new(),
             destination_control: destination::Control::new(),
             change: |_| {},
+            timeouts: timeouts(),
         }
     }
 
@@ -335,13 +345,14 @@ impl Setup {
         machine: &TestSource,
         beside: impl FnOnce(&source::Control, &destination::Control) + Send,
     ) -> Attempt {
-        let Self { streams, cut, machine: mut built, control, destination_control, change } = self;
+        let Self { streams, cut, machine: mut built, control, destination_control, change, timeouts } = self;
         let listener = listen();
         let proxy = cut.map(|cut| Proxy::start(listener.address(), cut));
         let to = proxy.as_ref().map_or(listener.address(), Proxy::address).clone();
         let mut request = request(&to, streams);
+        request.timeouts = timeouts;
         change(&mut request);
-        let options = destination::Options { annotation: b"unix:/fabric".to_vec(), timeouts: timeouts() };
+        let options = destination::Options { annotation: b"unix:/fabric".to_vec(), timeouts };
         let (source, destination) = thread::scope(|scope| {
             let receiving =
                 scope.spawn(|| destination::receive(&listener, &mut built, &options, &destination_control));
@@ -349,7 +360,7 @@ impl Setup {
             scope.spawn(|| beside(&control, &destination_control));
             let source = source::migrate(machine, &request, &control);
             let start = Instant::now();
-            while !receiving.is_finished() && start.elapsed() < Duration::from_secs(3) {
+            while !receiving.is_finished() && start.elapsed() < 2 * timeouts.silence {
                 thread::sleep(Duration::from_millis(5));
                 if destination_control.progress().phase == destination::Phase::Listen {
                     destination_control.cancel();

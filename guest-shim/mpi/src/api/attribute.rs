@@ -5,7 +5,7 @@ use core::ffi::{c_int, c_void};
 use super::{api, put};
 use crate::error::{Error, class};
 use crate::handle::Comm;
-use crate::state::{Keyval, with};
+use crate::runtime::state::{Keyval, with};
 
 type CopyFunction = unsafe extern "C" fn(Comm, c_int, usize, usize, *mut usize, *mut c_int) -> c_int;
 type DeleteFunction = unsafe extern "C" fn(Comm, c_int, usize, usize) -> c_int;
@@ -64,7 +64,9 @@ fn delete(comm: Comm, key: c_int) -> Result<(), Error> {
         let at = attributes.iter().position(|(of, _)| *of == key);
         Ok(at.map(|at| attributes.remove(at).1))
     })?;
-    if let Some(value) = old && keyval.delete != 0 {
+    if let Some(value) = old
+        && keyval.delete != 0
+    {
         // SAFETY: the address was given to Comm_create_keyval as such a function.
         let code = unsafe {
             let function: DeleteFunction = core::mem::transmute(keyval.delete);
@@ -117,7 +119,9 @@ unsafe fn get(comm: Comm, key: c_int, value: *mut c_void, flag: *mut c_int) -> R
         None if key < FIRST_KEY => None,
         None => {
             keyval(key)?;
-            with(|mpi| Ok(mpi.comm(comm)?.attributes.iter().find(|(of, _)| *of == key).map(|(_, value)| *value)))?
+            with(|mpi| {
+                Ok(mpi.comm(comm)?.attributes.iter().find(|(of, _)| *of == key).map(|(_, value)| *value))
+            })?
         }
     };
     // SAFETY: as promised by the caller.

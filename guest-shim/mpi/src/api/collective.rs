@@ -9,10 +9,10 @@ use crate::collective::{data, reduce};
 use crate::error::{Error, class};
 use crate::handle::{Comm, Datatype, Op, Request};
 use crate::memory::Region;
-use crate::progress;
-use crate::request::{Pending, complete, elements};
-use crate::schedule::{Builder, Schedule, View};
-use crate::state::with;
+use crate::runtime::progress;
+use crate::runtime::request::{Pending, complete, elements};
+use crate::runtime::schedule::{Builder, Schedule, View};
+use crate::runtime::state::with;
 
 /// `MPI_IN_PLACE`.
 const IN_PLACE: usize = 1;
@@ -61,7 +61,12 @@ fn view(buffer: *const c_void, number: c_int, datatype: Datatype) -> Result<View
 }
 
 /// Views of `size` blocks of `number` elements in a row.
-fn equal_views(buffer: *const c_void, number: c_int, datatype: Datatype, size: usize) -> Result<Vec<View>, Error> {
+fn equal_views(
+    buffer: *const c_void,
+    number: c_int,
+    datatype: Datatype,
+    size: usize,
+) -> Result<Vec<View>, Error> {
     let first = view(buffer, number, datatype)?;
     Ok((0..size).map(|i| first.part((i * first.count).cast_signed(), first.count)).collect())
 }
@@ -132,7 +137,10 @@ fn plan_gather(comm: Comm, send: Option<View>, receive: &[View], root: usize) ->
     }
     data::gather(&mut b, &blocks, mine, root);
     if mine.is_none() && b.rank == root && !receive[root].of.is_one_run() {
-        return Err(Error::Invalid(class::BUFFER, "MPI_IN_PLACE with a type that has gaps is not supported in Gather"));
+        return Err(Error::Invalid(
+            class::BUFFER,
+            "MPI_IN_PLACE with a type that has gaps is not supported in Gather",
+        ));
     }
     Ok(b.finish())
 }
@@ -246,7 +254,8 @@ fn plan_scan(
     let input = if is_in_place(sendbuf) { recvbuf.cast_const() } else { sendbuf };
     let partial = Reduction::new(&mut b, input, core::ptr::null_mut(), number, datatype, op)?;
     let work = partial.work;
-    let result = if work.of.is_one_run() { Elements { buffer: recvbuf.cast() } } else { work.scratch(&mut b) };
+    let result =
+        if work.of.is_one_run() { Elements { buffer: recvbuf.cast() } } else { work.scratch(&mut b) };
     if inclusive {
         b.copy_elements(&work.of, partial.accumulator.buffer, result.buffer, number);
     }

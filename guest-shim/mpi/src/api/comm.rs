@@ -8,8 +8,8 @@ use super::{api, attribute, collective, put};
 use crate::error::{Error, class};
 use crate::group::{Comparison, Ranks};
 use crate::handle::{Comm, Group, Info};
-use crate::request::{SendMode, UNDEFINED};
-use crate::state::{Communicator, with};
+use crate::runtime::request::{SendMode, UNDEFINED};
+use crate::runtime::state::{Communicator, with};
 
 /// Members agree on the context of a new communicator. Contexts are never used again; two communicators share one only
 /// if no rank is in both.

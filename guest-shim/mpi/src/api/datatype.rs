@@ -7,9 +7,9 @@ use crate::datatype::{Part, Type};
 use crate::error::{Error, class};
 use crate::handle::{Comm, Datatype};
 use crate::memory::Region;
-use crate::request::UNDEFINED;
-use crate::schedule::View;
-use crate::state::with;
+use crate::runtime::request::UNDEFINED;
+use crate::runtime::schedule::View;
+use crate::runtime::state::with;
 
 fn of(datatype: Datatype) -> Result<alloc::rc::Rc<Type>, Error> {
     with(|mpi| mpi.datatype(datatype))

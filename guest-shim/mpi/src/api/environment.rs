@@ -6,8 +6,8 @@ use core::ffi::{c_char, c_int, c_void};
 use super::{api, collective, put};
 use crate::error;
 use crate::handle::{Comm, Info};
-use crate::progress::wait_until;
-use crate::state::{Mpi, Phase, begin, end, fatal, phase, with};
+use crate::runtime::progress::wait_until;
+use crate::runtime::state::{Mpi, Phase, begin, end, fatal, phase, with};
 use crate::sys;
 use crate::transport::Transport;
 
@@ -34,10 +34,12 @@ fn init(thread_level: c_int) {
 /// All messages of all ranks have arrived and everything written has been taken: nobody needs this rank any more.
 fn finalize() -> Result<(), error::Error> {
     super::attribute::delete_all(Comm::SELF)?;
-    wait_until(|| with(|mpi| {
-        mpi.collect_buffered();
-        mpi.attached.messages.is_empty() && !mpi.engine.has_output()
-    }));
+    wait_until(|| {
+        with(|mpi| {
+            mpi.collect_buffered();
+            mpi.attached.messages.is_empty() && !mpi.engine.has_output()
+        })
+    });
     collective::agree_on_maximum(Comm::WORLD, 0)?;
     wait_until(|| {
         with(|mpi| match mpi.transport.is_drained(mpi.place.rank) {
@@ -62,7 +64,8 @@ unsafe fn put_text(target: *mut c_char, text: &[u8], length: *mut c_int) {
     unsafe { put(length, text.len() as c_int) };
 }
 
-const VERSION: &str = concat!("Partita MPI ", env!("CARGO_PKG_VERSION"), " (MPI 5.0 ABI, point-to-point and collectives)");
+const VERSION: &str =
+    concat!("Partita MPI ", env!("CARGO_PKG_VERSION"), " (MPI 5.0 ABI, point-to-point and collectives)");
 
 api! {
     /// Starts MPI.

@@ -5,7 +5,7 @@ use core::ffi::c_int;
 use super::{api, put};
 use crate::error::{Error, class};
 use crate::handle::{Comm, Errhandler};
-use crate::state::with;
+use crate::runtime::state::with;
 
 type Function = unsafe extern "C" fn(*mut Comm, *mut c_int, ...);
 

@@ -8,8 +8,8 @@ use super::{api, array, array_mut, count, put};
 use crate::error::{Error, class};
 use crate::group::{Ranks, expand_ranges};
 use crate::handle::Group;
-use crate::request::{PROC_NULL, UNDEFINED};
-use crate::state::with;
+use crate::runtime::request::{PROC_NULL, UNDEFINED};
+use crate::runtime::state::with;
 
 fn group(handle: Group) -> Result<Rc<Ranks>, Error> {
     with(|mpi| mpi.group(handle))
@@ -38,7 +38,8 @@ fn exclude(handle: Group, ranks: &[usize]) -> Result<Group, Error> {
 }
 
 fn ranges(triplets: &[[c_int; 3]]) -> Result<Vec<usize>, Error> {
-    expand_ranges(triplets).ok_or(Error::Invalid(class::ARG, "a range has a stride of zero or a negative rank"))
+    expand_ranges(triplets)
+        .ok_or(Error::Invalid(class::ARG, "a range has a stride of zero or a negative rank"))
 }
 
 api! {

@@ -6,9 +6,9 @@ use super::{api, put, put_status};
 use crate::engine::Pattern;
 use crate::error::{Error, class};
 use crate::handle::{Comm, Datatype, Message, Request};
-use crate::progress::{progress, wait_until};
-use crate::request::{Arguments, Pending, Status, complete};
-use crate::state::with;
+use crate::runtime::progress::{progress, wait_until};
+use crate::runtime::request::{Arguments, Pending, Status, complete};
+use crate::runtime::state::with;
 
 fn take(pattern: &Pattern, comm: Comm) -> Result<Option<(Message, Status)>, Error> {
     with(|mpi| {

@@ -2,7 +2,14 @@
 //!
 //! Every pointer argument is what the MPI standard asks for; that is the safety contract of all of them.
 
-#![allow(non_snake_case, unsafe_code, clippy::missing_safety_doc, clippy::too_many_arguments)]
+#![allow(
+    non_snake_case,
+    unsafe_code,
+    clippy::missing_safety_doc,
+    clippy::too_many_arguments,
+    // The closures give the bodies in the macro their `?`.
+    clippy::redundant_closure_call
+)]
 
 pub mod attribute;
 pub mod collective;
@@ -20,8 +27,8 @@ use core::ffi::c_int;
 
 use crate::error::{Error, class};
 use crate::handle::{Comm, Errhandler};
-use crate::request::Status;
-use crate::state::{Phase, fatal, phase, with};
+use crate::runtime::request::Status;
+use crate::runtime::state::{Phase, fatal, phase, with};
 
 /// An error and the communicator whose handler gets it.
 pub struct Failure {
@@ -99,7 +106,8 @@ fn answer(function: &str, result: Result<(), Failure>) -> c_int {
         fatal(format_args!("{function}: {error}"));
     }
     let (handler, user) = with(|mpi| {
-        let handler = mpi.comm(comm).or_else(|_| mpi.comm(Comm::WORLD)).map_or(Errhandler::ARE_FATAL, |c| c.errhandler);
+        let handler =
+            mpi.comm(comm).or_else(|_| mpi.comm(Comm::WORLD)).map_or(Errhandler::ARE_FATAL, |c| c.errhandler);
         (handler, mpi.errhandlers.get(handler).copied())
     });
     if handler == Errhandler::RETURN {

@@ -5,8 +5,8 @@ use core::ffi::{c_int, c_void};
 use super::{api, count, put};
 use crate::error::{Error, class};
 use crate::handle::{Datatype, Op};
-use crate::schedule::UserFunction;
-use crate::state::{UserOp, with};
+use crate::runtime::schedule::UserFunction;
+use crate::runtime::state::{UserOp, with};
 
 api! {
     /// Makes an operation of a function.

@@ -6,11 +6,11 @@ use super::{api, array, array_mut, put, put_status};
 use crate::error::{Error, class};
 use crate::handle::{Comm, Datatype, Request};
 use crate::memory::Scratch;
-use crate::progress::{progress, wait_until};
-use crate::request::{
+use crate::runtime::progress::{progress, wait_until};
+use crate::runtime::request::{
     Arguments, Pending, Recipe, RequestObject, SendMode, Status, UNDEFINED, complete, elements,
 };
-use crate::state::with;
+use crate::runtime::state::with;
 
 fn send(arguments: &Arguments, mode: SendMode) -> Result<(), Error> {
     let pending = with(|mpi| mpi.start_send(arguments, mode))?;
@@ -188,7 +188,7 @@ api! {
         let elements = match of.bytes as u64 {
             0 if bytes == 0 => 0,
             0 => UNDEFINED,
-            size if bytes % size == 0 => c_int::try_from(bytes / size).unwrap_or(UNDEFINED),
+            size if bytes.is_multiple_of(size) => c_int::try_from(bytes / size).unwrap_or(UNDEFINED),
             _ => UNDEFINED,
         };
         put(number, elements);
@@ -200,7 +200,7 @@ api! {
         let of = with(|mpi| mpi.datatype(datatype))?;
         let bytes = (*status).bytes();
         let elements = match of.unit_bytes {
-            Some(unit) if unit > 0 && bytes % unit as u64 == 0 => {
+            Some(unit) if unit > 0 && bytes.is_multiple_of(unit as u64) => {
                 c_int::try_from(bytes / unit as u64).unwrap_or(UNDEFINED)
             }
             _ if bytes == 0 => 0,

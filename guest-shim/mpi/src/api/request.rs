@@ -5,9 +5,9 @@ use core::ffi::c_int;
 use super::{Failure, api, array_mut, count, put, put_status};
 use crate::error::{Error, class};
 use crate::handle::Request;
-use crate::progress::{progress, wait_until};
-use crate::request::{Status, UNDEFINED, complete_indices};
-use crate::state::with;
+use crate::runtime::progress::{progress, wait_until};
+use crate::runtime::request::{Status, UNDEFINED, complete_indices};
+use crate::runtime::state::with;
 
 fn is_complete(request: Request) -> Result<bool, Error> {
     with(|mpi| mpi.request_is_complete(request))

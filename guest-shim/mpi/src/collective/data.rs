@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::memory::Region;
-use crate::schedule::Builder;
+use crate::runtime::schedule::Builder;
 
 /// Blocks up to this size are all exchanged at once, larger ones pair by pair. In bytes.
 const EXCHANGE_AT_ONCE_BYTES: usize = 2048;

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use crate::datatype::Type;
 use crate::memory::Region;
-use crate::schedule::{Builder, Operation};
+use crate::runtime::schedule::{Builder, Operation};
 
 /// Up to this size a Reduce is a tree with the root at its top. In bytes.
 pub const SHORT_BYTES: usize = 2048;
@@ -84,7 +84,7 @@ fn fold(b: &mut Builder, work: &Work, accumulator: Elements, other: Elements) ->
     if b.rank >= 2 * surplus {
         return Folded { size, surplus, place: Some(b.rank - surplus) };
     }
-    if b.rank % 2 == 0 {
+    if b.rank.is_multiple_of(2) {
         b.send(b.rank + 1, work.span(accumulator));
         b.next_round();
         return Folded { size, surplus, place: None };
@@ -99,7 +99,7 @@ fn unfold(b: &mut Builder, work: &Work, accumulator: Elements, folded: &Folded) 
     if b.rank >= 2 * folded.surplus {
         return;
     }
-    if b.rank % 2 == 0 {
+    if b.rank.is_multiple_of(2) {
         b.receive(b.rank + 1, work.span(accumulator));
     } else {
         b.send(b.rank - 1, work.span(accumulator));
@@ -177,7 +177,13 @@ pub fn reduce(b: &mut Builder, work: &Work, accumulator: Elements, root: usize) 
     let other = work.scratch(b);
     let (rank, size) = (b.rank, b.size);
     let relative = (rank + size - top) % size;
-    binomial(b, work, accumulator, other, Tree { place: relative, size, real: &|place| (place + top) % size });
+    binomial(
+        b,
+        work,
+        accumulator,
+        other,
+        Tree { place: relative, size, real: &|place| (place + top) % size },
+    );
     hand_over(b, work, accumulator, top, root);
 }
 

@@ -98,7 +98,8 @@ impl Matching {
 
     /// Forgets an announced message that nobody has matched; returns whether there was one.
     pub fn forget_announced(&mut self, source: u32, sender: u64) -> bool {
-        let is_it = |m: &Unexpected| m.source == source && matches!(m.body, Body::Announced(s) if s == sender);
+        let is_it =
+            |m: &Unexpected| m.source == source && matches!(m.body, Body::Announced(s) if s == sender);
         match self.unexpected.iter().position(is_it) {
             Some(at) => self.unexpected.remove(at).is_some(),
             None => false,

@@ -111,7 +111,8 @@ impl Engine {
 
     /// Starts sending `data` to rank `peer`; the region stays valid until the request is complete.
     pub fn send(&mut self, peer: u32, envelope: Envelope, data: Region, mode: Mode) -> RequestId {
-        let state = State::SendQueued { whole: mode == Mode::Standard && data.len() <= self.limits.eager_bytes };
+        let state =
+            State::SendQueued { whole: mode == Mode::Standard && data.len() <= self.limits.eager_bytes };
         let id = self.requests.insert(Request::new(state, data, peer, envelope));
         if peer == self.me {
             self.send_to_myself(id);
@@ -186,9 +187,9 @@ impl Engine {
                 self.requests.finish(id, Completion::cancelled());
             }
             State::SendAnnounced if peer == self.me => {
-                if self.matching.forget_announced(peer, id.to_bits()) {
-                    self.requests.finish(id, Completion::cancelled());
-                }
+                // A message to oneself is announced until it is matched, and matched only when it is complete.
+                self.matching.forget_announced(peer, id.to_bits());
+                self.requests.finish(id, Completion::cancelled());
             }
             State::SendAnnounced => {
                 let header = Header {
@@ -237,7 +238,11 @@ impl Engine {
             }
             let room = links.room(peer).map_err(|error| ProtocolError::Link(peer, error))?;
             let first = self.transmit_first(peer, room, links);
-            let room = if first { links.room(peer).map_err(|error| ProtocolError::Link(peer, error))? } else { room };
+            let room = if first {
+                links.room(peer).map_err(|error| ProtocolError::Link(peer, error))?
+            } else {
+                room
+            };
             let piece = self.transmit_piece(peer, room, links);
             if !first && !piece {
                 return Ok(moved);
@@ -359,7 +364,12 @@ impl Engine {
         let mut data = alloc::vec![0; bytes];
         // SAFETY: the vector outlives the copy.
         links.copy(peer, HEADER_BYTES, unsafe { Region::new(data.as_mut_ptr(), bytes) });
-        self.matching.arrive(Unexpected { source: peer, envelope, bytes: bytes as u64, body: Body::Whole(data) });
+        self.matching.arrive(Unexpected {
+            source: peer,
+            envelope,
+            bytes: bytes as u64,
+            body: Body::Whole(data),
+        });
     }
 
     fn take_rts(&mut self, peer: u32, header: &Header) -> Result<(), ()> {
@@ -456,8 +466,12 @@ impl Engine {
         let whole = matches!(request.state, State::SendQueued { whole: true });
         request.state = State::SendAnnounced;
         let me = self.me;
-        let announced =
-            Unexpected { source: me, envelope, bytes: data.len() as u64, body: Body::Announced(id.to_bits()) };
+        let announced = Unexpected {
+            source: me,
+            envelope,
+            bytes: data.len() as u64,
+            body: Body::Announced(id.to_bits()),
+        };
         if let Some(receiver) = self.matching.take_posted(me, envelope) {
             self.deliver(receiver, announced);
         } else if whole {

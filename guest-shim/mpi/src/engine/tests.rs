@@ -137,7 +137,8 @@ fn check_storm(
     }
     let mut next: Vec<usize> = alloc::vec![0; world.engines.len() * world.engines.len()];
     for (to, data, id) in received {
-        let done = world.engines[*to].completion(*id).unwrap_or_else(|| panic!("seed {seed}: a receive hangs"));
+        let done =
+            world.engines[*to].completion(*id).unwrap_or_else(|| panic!("seed {seed}: a receive hangs"));
         world.engines[*to].release(*id);
         let pair = done.source as usize * world.engines.len() + *to;
         let at = (next[pair]..sent.len())
@@ -161,8 +162,12 @@ fn wildcards_and_exact_receives_match_in_the_order_of_posting() {
     let two = world.engines[1].receive(any(2), second.region());
     let three = world.engines[1].receive(tagged, third.region());
     for tag in [7, 7, 8] {
-        let id =
-            world.engines[0].send(1, Envelope { context: 2, tag }, filled(8, tag as u8).region(), Mode::Standard);
+        let id = world.engines[0].send(
+            1,
+            Envelope { context: 2, tag },
+            filled(8, tag as u8).region(),
+            Mode::Standard,
+        );
         world.settle();
         world.engines[0].release(id);
     }
@@ -238,9 +243,7 @@ fn garbage_in_a_ring_is_an_error_at_most() {
         let mut bytes: Vec<u8> = (0..400).map(|_| random.below(256) as u8).collect();
         bytes[0] = 1 + random.below(6) as u8;
         bytes[1] = 1;
-        for i in 6..8 {
-            bytes[i] = 0;
-        }
+        bytes[6..8].fill(0);
         // SAFETY: only read while the vector lives.
         let garbage = unsafe { Region::new(bytes.as_mut_ptr(), bytes.len()) };
         world.links[0].write(1, [garbage, Region::EMPTY]);

@@ -10,8 +10,8 @@ use crate::error::{Error, class};
 use crate::group::Ranks;
 use crate::handle::{Comm, Datatype, Request};
 use crate::memory::{Region, Scratch};
-use crate::progress::wait_until;
-use crate::state::{Mpi, with};
+use crate::runtime::progress::wait_until;
+use crate::runtime::state::{Mpi, with};
 
 /// `MPI_ANY_SOURCE`.
 pub const ANY_SOURCE: c_int = -1;
@@ -186,7 +186,8 @@ impl Mpi {
         }
         let (count, of) = elements(self, buffer, count, datatype)?;
         let to = usize::try_from(peer).ok().and_then(|peer| self.comm(comm).ok()?.group.world(peer));
-        let to = to.ok_or(Error::Invalid(class::RANK, "the destination is not a rank of the communicator"))?;
+        let to =
+            to.ok_or(Error::Invalid(class::RANK, "the destination is not a rank of the communicator"))?;
         let envelope = Envelope { context, tag: Self::check_tag(tag)? };
         let buffer = buffer.cast_mut().cast::<u8>();
         let engine_mode = if mode == SendMode::Synchronous { Mode::Synchronous } else { Mode::Standard };
@@ -357,7 +358,9 @@ impl Mpi {
 
     /// Ends a complete request; the handle becomes null unless it is persistent.
     pub fn finish_request(&mut self, request: &mut Request) -> (Status, Comm, Result<(), Error>) {
-        let Some(object) = self.requests.get_mut(*request) else { return (Status::EMPTY, Comm::WORLD, Ok(())) };
+        let Some(object) = self.requests.get_mut(*request) else {
+            return (Status::EMPTY, Comm::WORLD, Ok(()));
+        };
         let (comm, persistent) = (object.comm, object.recipe.is_some());
         let Some(pending) = object.pending.take() else { return (Status::EMPTY, comm, Ok(())) };
         let (status, result) = self.finish(pending);

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::group::Ranks;
 use crate::handle::Datatype;
 use crate::memory::{Region, Scratch};
-use crate::state::{Mpi, with};
+use crate::runtime::state::{Mpi, with};
 
 /// A reduction function of the program.
 pub type UserFunction = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_int, *mut Datatype);
@@ -322,7 +322,9 @@ impl Local {
                 from.copy_to(to);
             }
             // SAFETY: the algorithms give buffers of `count` elements.
-            Local::Reduce { operation, input, inout, count } => unsafe { operation.apply(input, inout, count) },
+            Local::Reduce { operation, input, inout, count } => unsafe {
+                operation.apply(input, inout, count)
+            },
             // SAFETY: the buffer is the program's and has room for the elements.
             Local::Unpack { of, buffer, count, packed } => unsafe {
                 of.unpack(buffer, count, packed);

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 
 use crate::engine::{Links, ProtocolError};
 use crate::ring::RingError;
-use crate::schedule::Schedule;
-use crate::state::{Mpi, fatal, with};
+use crate::runtime::schedule::Schedule;
+use crate::runtime::state::{Mpi, fatal, with};
 use crate::sys;
 
 impl Mpi {
