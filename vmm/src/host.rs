@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use migrator::report::{MigrateReport, MigrateRequest};
 use migrator::source;
+use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
 use vmm::fabric::Place;
 use vmm::fabric::address::Address;
@@ -14,7 +15,7 @@ use vmm::partition::{OnEnd, Partition, PartitionError};
 use vmm::vcpu::Ending;
 
 use crate::adapter::{self, Source};
-use crate::cli::{Outcome, chain};
+use crate::cli::{Failure, Outcome, chain};
 use crate::report;
 
 /// What the partition of this process is doing.
@@ -234,6 +235,12 @@ impl Host {
                 self.leave(&partition, report.epoch, &annotation, &request.to.to_string());
                 Ok(report)
             }
+            source::Outcome::Failed { error: error @ source::SourceError::Resume { .. }, .. } => {
+                let text = format!("the migration failed and the partition could not go on: {}", chain(&error));
+                eprintln!("vmm: rank {}: paused: {text}", partition.name().rank);
+                self.set_state(State::Paused, Some(text.clone()));
+                Err(Refusal::new(500, text))
+            }
             source::Outcome::Failed { error, report } => {
                 self.note_dirty(&report);
                 // It may have ended meanwhile; then it stays ended.
@@ -303,6 +310,23 @@ impl Host {
         }
         Ok(u8::try_from(status & 0xff).unwrap_or(1))
     }
+}
+
+/// Ends the partition when the process is asked to end. Call it before any other thread is made: the signals are blocked
+/// in all of them and taken by one of their own.
+pub fn stop_on_signals(host: &Arc<Host>) -> Result<(), Failure> {
+    let failed = |e: &dyn std::fmt::Display| Failure::failed(format!("cannot take signals: {e}"));
+    let mut signals = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
+    signals.thread_block().map_err(|e| failed(&e))?;
+    let host = host.clone();
+    let wait = move || {
+        while signals.wait().is_ok() {
+            host.stop();
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).stack_size(64 << 10).spawn(wait).map_err(|e| failed(&e))?;
+    Ok(())
 }
 
 /// Removes the process's sockets when the command ends in whatever way it can notice.

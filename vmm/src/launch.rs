@@ -57,6 +57,11 @@ pub fn launch(arguments: &RunArgs) -> Outcome {
     }
     let status = supervise(&mut ranks);
     let _ = std::fs::remove_file(&peers_path);
+    for rank in 0..arguments.np {
+        // A killed vmm leaves its sockets.
+        let _ = std::fs::remove_file(state_dir.api(rank));
+        let _ = std::fs::remove_file(state_dir.fabric(rank));
+    }
     if let Some(path) = &arguments.report {
         merge_reports(path, arguments.np)?;
     }

@@ -10,7 +10,7 @@ use vmm::vcpu::Ending;
 use crate::adapter::{Destination, destination_hook};
 use crate::api;
 use crate::cli::{Failure, Outcome, ReceiveArgs, bind_to, chain};
-use crate::host::{Host, RemoveOnDrop, State};
+use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     if let Some(cpus) = &arguments.cpus {
@@ -24,6 +24,7 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     };
     let listener = Listener::bind(&arguments.listen, arguments.insecure).map_err(|e| Failure::usage(chain(&e)))?;
     let (host, ended) = Host::new(Some(fabric.to_string()));
+    stop_on_signals(&host)?;
     host.set_listen(listener.address().to_string());
     let mut sockets = RemoveOnDrop(vec![arguments.api_socket.clone()]);
     if let Address::Unix(path) = &fabric {

@@ -16,7 +16,7 @@ use vmm::partition::{Name, Partition, PartitionError, Recipe};
 
 use crate::api;
 use crate::cli::{Failure, Outcome, RunArgs, bind_to, chain, read_peers};
-use crate::host::{Host, RemoveOnDrop, State};
+use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 /// How long a blocking call polls when nobody says otherwise: about what an exit costs on the slowest known host.
 const SPIN_US_DEFAULT: u64 = 20;
@@ -120,6 +120,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
     let name = Name { application: arguments.application.clone(), rank, epoch: arguments.epoch };
     let listen = Address::Unix(fabric_path.clone());
     let (host, ended) = Host::new(Some(listen.to_string()));
+    stop_on_signals(&host)?;
     let mut argv = vec![arguments.elf.display().to_string()];
     argv.extend(arguments.arguments.iter().cloned());
     let recipe = Recipe {

@@ -1,6 +1,6 @@
 //! A collective operation as a list of rounds: transfers that run together, then local work.
 //!
-//! The algorithms in [`crate::collective`] only write schedules; this module carries them out, for blocking and nonblocking calls
+//! The algorithms in `collective` only write schedules; this module carries them out, for blocking and nonblocking calls
 //! alike. What a schedule computes depends on the arguments and never on what arrives first.
 
 use alloc::rc::Rc;

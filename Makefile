@@ -1,0 +1,55 @@
+# Partita: build, test and demonstrate. `make deps`, `make build`, `make test`, `make demo`; see README.md.
+.DELETE_ON_ERROR:
+.PHONY: all deps build lint unit mpi-check guests oracle system test demo bench clean
+
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+export CARGO_TARGET_DIR ?= $(ROOT)target
+OUT := $(CARGO_TARGET_DIR)
+MACHINE := $(ROOT)tests/machine/with-kvm
+
+all: build
+
+# Debian packages by name; nothing else is installed. Idempotent, and quiet when there is nothing to do.
+deps:
+	@$(ROOT)tests/deps.sh
+
+# The four programs, the MPI library and its wrappers.
+build: deps
+	cargo build --locked --release -p vmm -p coordinator -p agent -p migrator
+	$(MAKE) --no-print-directory -C guest-shim
+
+lint: deps
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo run --locked -q -p xtask -- tidy
+	cargo run --locked -q -p xtask -- licences
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+# Everything that needs no KVM: it runs on this machine itself.
+unit: deps build
+	cargo test --locked --workspace --exclude partita-tests --no-fail-fast -- --quiet
+
+mpi-check: build
+	$(MAKE) --no-print-directory -C guest-shim check
+
+guests: build
+	$(MAKE) --no-print-directory -C tests/guest OUT=$(OUT)/guest
+	$(MAKE) --no-print-directory -C tests/apps OUT=$(OUT)/apps WRAPPERS=$(ROOT)guest-shim/bin
+
+# What the same programs print under MPICH, natively.
+oracle: guests
+	tests/oracle/run.py --apps $(OUT)/apps/mpich --out $(OUT)/oracle
+
+# Whole partitions, moves, kills, a cluster: where KVM is, or in the emulated machine.
+system: guests oracle
+	tests/system.sh
+
+test: lint unit mpi-check system
+	@echo "make test: everything passed"
+
+demo: guests
+	tests/demo/demo.sh $(DEMO)
+
+clean:
+	cargo clean
+	$(MAKE) --no-print-directory -C guest-shim clean
