@@ -1,6 +1,6 @@
 # Partita: build, test and demonstrate. `make deps`, `make build`, `make test`, `make demo`; see README.md.
 .DELETE_ON_ERROR:
-.PHONY: all deps build lint unit mpi-check guests oracle system test demo bench clean
+.PHONY: all deps build lint unit mpi-check guests oracle system test demo clean
 
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 export CARGO_TARGET_DIR ?= $(ROOT)target
@@ -33,7 +33,7 @@ mpi-check: build
 	$(MAKE) --no-print-directory -C guest-shim check
 
 guests: build
-	$(MAKE) --no-print-directory -C tests/guest OUT=$(OUT)/guest
+	$(MAKE) --no-print-directory -C tests/guest OUT=$(OUT)/programs
 	$(MAKE) --no-print-directory -C tests/apps OUT=$(OUT)/apps WRAPPERS=$(ROOT)guest-shim/bin
 
 # What the same programs print under MPICH, natively.

@@ -2,7 +2,7 @@
 # Installs the Debian packages that Partita's build, tests and demo need. Idempotent; does nothing when all are there.
 set -euo pipefail
 
-packages="gcc g++ gfortran make musl-tools libclang-dev mpich libmpich-dev libopenblas-serial-dev python3"
+packages="gcc g++ gfortran make musl-tools libclang-dev mpich libmpich-dev libopenblas-serial-dev dpkg-dev python3"
 if ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }; then
     # No KVM here: tests and demo run in an emulated machine (tests/machine/with-kvm).
     packages="$packages qemu-system-x86 busybox-static kmod cpio"
@@ -12,6 +12,7 @@ missing=
 for package in $packages; do
     dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
+command -v cargo >/dev/null || { echo "deps: no cargo: install Rust 1.95 or newer (rustup.rs), then run this again" >&2; exit 1; }
 [ -n "$missing" ] || exit 0
 
 echo "installing:$missing"
@@ -19,4 +20,3 @@ sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 $sudo apt-get -qq update
 DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq install -y --no-install-recommends $missing >/dev/null
-command -v cargo >/dev/null || { echo "deps: no cargo: install Rust 1.95 or newer (rustup.rs), then run this again" >&2; exit 1; }

@@ -10,13 +10,13 @@ case "${1:-}" in
 *) echo "demo: unknown option $1; there is only --keep" >&2; exit 2 ;;
 esac
 
-size=512 steps=16000
+size=512 steps=12000
 if ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; } || [ "${PARTITA_MACHINE:-}" = emulated ]; then
     echo "demo: there is no usable /dev/kvm here, so the partitions run in an emulated machine: real KVM and real moves,"
     echo "demo: but times say little; the problem is made smaller."
-    size=96 steps=3000
+    size=512 steps=400
 fi
-arguments="--size $size --steps $steps --seed 7 --every 100 --work 3,3,0,0"
+arguments="--size $size --steps $steps --seed 7 --every 100 --work 10,10,0,0"
 echo "demo: the native result (MPICH): heat $arguments"
 mpirun.mpich -np 4 "$out/apps/mpich/heat" $arguments >"$out/demo-native.txt" 2>/dev/null
 tail -n 1 "$out/demo-native.txt"

@@ -182,7 +182,11 @@ async fn cancel(Extract(host): Extract<Arc<Host>>) -> Answer {
     Ok(Json(json!({})))
 }
 
-async fn learn(Extract(host): Extract<Arc<Host>>, UrlPath(rank): UrlPath<u32>, body: axum::body::Bytes) -> Answer {
+async fn learn(
+    Extract(host): Extract<Arc<Host>>,
+    UrlPath(rank): UrlPath<u32>,
+    body: axum::body::Bytes,
+) -> Answer {
     let place: Place = parse(&body)?;
     let partition = host.partition()?;
     partition.with_fabric(|fabric| {
@@ -193,5 +197,6 @@ async fn learn(Extract(host): Extract<Arc<Host>>, UrlPath(rank): UrlPath<u32>, b
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|e| Refusal { status: 400, text: format!("the request's body: {e}") })
+    serde_json::from_slice(body)
+        .map_err(|e| Refusal { status: 400, text: format!("the request's body: {e}") })
 }

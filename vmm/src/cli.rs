@@ -154,7 +154,6 @@ pub struct MigrateArgs {
 pub enum TimeoutAction {
     Abort,
     Force,
-    Throttle,
 }
 
 /// Processor numbers.
@@ -168,7 +167,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
         Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
         _ => (text, 1u64),
     };
-    let number: u64 = digits.parse().map_err(|_| "write a number of bytes, or one with K, M or G".to_owned())?;
+    let number: u64 =
+        digits.parse().map_err(|_| "write a number of bytes, or one with K, M or G".to_owned())?;
     number.checked_mul(unit).ok_or_else(|| "that is more than can be addressed".to_owned())
 }
 
@@ -177,7 +177,8 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+        let (first, last): (usize, usize) =
+            (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
         if first > last || last >= 1024 {
             return Err(wrong());
         }
@@ -195,7 +196,9 @@ fn parse_env(text: &str) -> Result<String, String> {
 
 fn parse_file(text: &str) -> Result<(PathBuf, String), String> {
     match text.split_once(':') {
-        Some((host, guest)) if !host.is_empty() && guest.starts_with('/') => Ok((host.into(), guest.to_owned())),
+        Some((host, guest)) if !host.is_empty() && guest.starts_with('/') => {
+            Ok((host.into(), guest.to_owned()))
+        }
         _ => Err("write HOST-PATH:/GUEST-PATH; the guest path is absolute".to_owned()),
     }
 }

@@ -39,7 +39,6 @@ fn migration(arguments: &MigrateArgs) -> Value {
     let on_timeout = match arguments.on_timeout {
         TimeoutAction::Abort => "abort",
         TimeoutAction::Force => "force",
-        TimeoutAction::Throttle => "throttle",
     };
     json!({
         "to": arguments.to.to_string(),
@@ -55,7 +54,10 @@ fn migration(arguments: &MigrateArgs) -> Value {
 async fn request(socket: &Path, method: &str, path: &str, body: &Value) -> Result<Value, Failure> {
     let fail = |e: &dyn std::fmt::Display| Failure::failed(format!("{}: {e}", socket.display()));
     let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| {
-        Failure::failed(format!("{}: cannot connect: {e}; is there a vmm with this control socket?", socket.display()))
+        Failure::failed(format!(
+            "{}: cannot connect: {e}; is there a vmm with this control socket?",
+            socket.display()
+        ))
     })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| fail(&e))?;
@@ -70,7 +72,8 @@ async fn request(socket: &Path, method: &str, path: &str, body: &Value) -> Resul
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|e| fail(&e))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| fail(&e))?;
+        let body =
+            Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| fail(&e))?;
         let value: Value = serde_json::from_slice(&body.to_bytes()).map_err(|e| fail(&e))?;
         if status.is_success() {
             return Ok(value);

@@ -104,7 +104,10 @@ impl GuestTime {
     pub fn arrive(self) -> Self {
         let now = realtime_ns();
         let passed = now.saturating_sub(self.realtime_ns);
-        Self { monotonic_ns: self.monotonic_ns.saturating_add(passed), realtime_ns: now.max(self.realtime_ns) }
+        Self {
+            monotonic_ns: self.monotonic_ns.saturating_add(passed),
+            realtime_ns: now.max(self.realtime_ns),
+        }
     }
 }
 
@@ -124,6 +127,10 @@ mod tests {
         let second = GuestTime::read(&memory).unwrap();
         assert!(second.monotonic_ns >= first.monotonic_ns);
         assert!(second.realtime_ns >= first.realtime_ns);
-        assert_eq!(memory.read_u64(TIME_PAGE).unwrap() % 2, 0, "the sequence counter is even when nobody writes");
+        assert_eq!(
+            memory.read_u64(TIME_PAGE).unwrap() % 2,
+            0,
+            "the sequence counter is even when nobody writes"
+        );
     }
 }

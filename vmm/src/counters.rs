@@ -53,8 +53,9 @@ impl CpuCounters {
         let counters = Self::default();
         counters.earlier_run_ns.store(saved.run_ns, Ordering::Relaxed);
         counters.wait_ns.store(saved.wait_ns, Ordering::Relaxed);
-        for (counter, value) in
-            [&counters.mmio, &counters.io, &counters.interrupted, &counters.other].into_iter().zip(saved.exits)
+        for (counter, value) in [&counters.mmio, &counters.io, &counters.interrupted, &counters.other]
+            .into_iter()
+            .zip(saved.exits)
         {
             counter.store(value, Ordering::Relaxed);
         }

@@ -156,12 +156,7 @@ impl Executable {
             memory_bytes: u64_at(entry, 40),
             file_offset: u64_at(entry, 8),
             file_bytes: u64_at(entry, 32),
-            access: Access {
-                read: true,
-                write: flags & 2 != 0,
-                execute: flags & 1 != 0,
-                supervisor: false,
-            },
+            access: Access { read: true, write: flags & 2 != 0, execute: flags & 1 != 0, supervisor: false },
         };
         if segment.memory_bytes == 0 {
             return Ok(());
@@ -192,7 +187,8 @@ impl Executable {
         if !self.relocatable && first.address < PROGRAM_BASE {
             return Err(ElfError::Malformed("it is linked below 0x10000, which is not the program's"));
         }
-        let contains = |s: &&Segment| s.access.execute && (s.address..s.address + s.memory_bytes).contains(&self.entry);
+        let contains =
+            |s: &&Segment| s.access.execute && (s.address..s.address + s.memory_bytes).contains(&self.entry);
         if !self.segments.iter().any(|s| contains(&s)) {
             return Err(ElfError::Malformed("its entry point is in no executable segment"));
         }
@@ -250,7 +246,8 @@ impl Executable {
     }
 
     fn read_part(&self, offset: u64, bytes: u64) -> Option<Vec<u8>> {
-        let fits = bytes <= SYMBOL_BYTES_MAX && offset.checked_add(bytes).is_some_and(|end| end <= self.file_bytes);
+        let fits =
+            bytes <= SYMBOL_BYTES_MAX && offset.checked_add(bytes).is_some_and(|end| end <= self.file_bytes);
         let mut part = vec![0; if fits { bytes as usize } else { return None }];
         self.read_at(offset, &mut part).ok()?;
         Some(part)

@@ -82,7 +82,10 @@ pub fn describe(scene: &Scene<'_>, vector: u8) -> Result<Fault, FaultError> {
         17 => (135, "misaligned access".to_owned()),
         other => (139, format!("processor exception {other}")),
     };
-    Ok(Fault { status, message: format!("vmm: rank {rank}: {what}, at {at}; the partition ended with status {status}") })
+    Ok(Fault {
+        status,
+        message: format!("vmm: rank {rank}: {what}, at {at}; the partition ended with status {status}"),
+    })
 }
 
 fn page_fault(scene: &Scene<'_>, address: u64, code: u64) -> String {

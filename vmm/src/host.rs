@@ -14,8 +14,8 @@ use vmm::fabric::address::Address;
 use vmm::partition::{OnEnd, Partition, PartitionError};
 use vmm::vcpu::Ending;
 
-use crate::adapter::{self, Source};
 use crate::cli::{Failure, Outcome, chain};
+use crate::leaving::{self, Source};
 use crate::report;
 
 /// What the partition of this process is doing.
@@ -223,7 +223,7 @@ impl Host {
         let partition = self.partition()?;
         let request = request.check(partition.name().epoch).map_err(|e| Refusal::new(400, chain(&e)))?;
         self.step(&[State::Running], State::Migrating, "migrate")?;
-        let control = Arc::new(source::Control::new().with_hook(adapter::source_hook()));
+        let control = Arc::new(source::Control::new().with_hook(leaving::hook()));
         self.lock().migration = Some(control.clone());
         let machine = Source::new(partition.clone());
         let outcome = source::migrate(&machine, &request, &control);
@@ -236,7 +236,8 @@ impl Host {
                 Ok(report)
             }
             source::Outcome::Failed { error: error @ source::SourceError::Resume { .. }, .. } => {
-                let text = format!("the migration failed and the partition could not go on: {}", chain(&error));
+                let text =
+                    format!("the migration failed and the partition could not go on: {}", chain(&error));
                 eprintln!("vmm: rank {}: paused: {text}", partition.name().rank);
                 self.set_state(State::Paused, Some(text.clone()));
                 Err(Refusal::new(500, text))
@@ -245,7 +246,10 @@ impl Host {
                 self.note_dirty(&report);
                 // It may have ended meanwhile; then it stays ended.
                 let _ = self.step(&[State::Migrating], State::Running, "go on");
-                Err(Refusal::new(502, format!("the migration failed and the partition goes on here: {}", chain(&error))))
+                Err(Refusal::new(
+                    502,
+                    format!("the migration failed and the partition goes on here: {}", chain(&error)),
+                ))
             }
             source::Outcome::InDoubt { error, .. } => {
                 let text = format!(
@@ -325,7 +329,11 @@ pub fn stop_on_signals(host: &Arc<Host>) -> Result<(), Failure> {
             host.stop();
         }
     };
-    std::thread::Builder::new().name("signals".into()).stack_size(64 << 10).spawn(wait).map_err(|e| failed(&e))?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .stack_size(64 << 10)
+        .spawn(wait)
+        .map_err(|e| failed(&e))?;
     Ok(())
 }
 

@@ -36,7 +36,9 @@ pub fn launch(arguments: &RunArgs) -> Outcome {
     let state_dir = StateDir::new(arguments.state_dir.as_ref())?;
     let peers_path = state_dir.path.join("peers.json");
     let peers: BTreeMap<u32, Value> = (0..arguments.np)
-        .map(|rank| (rank, json!({ "epoch": 1, "address": format!("unix:{}", state_dir.fabric(rank).display()) })))
+        .map(|rank| {
+            (rank, json!({ "epoch": 1, "address": format!("unix:{}", state_dir.fabric(rank).display()) }))
+        })
         .collect();
     let failed = |what: &str, e: io::Error| Failure::failed(format!("{what}: {e}"));
     std::fs::write(&peers_path, json!(peers).to_string()).map_err(|e| failed("peers.json", e))?;
@@ -84,7 +86,8 @@ fn start(arguments: &RunArgs, rank: u32, state_dir: &StateDir, peers: &Path) -> 
         command.args(["--cpus", &cpus[rank as usize % cpus.len()].to_string()]);
     }
     // More partitions than processors: whoever polls keeps the one it waits for from running.
-    let processors = cpus.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), Vec::len);
+    let processors =
+        cpus.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), Vec::len);
     let spin_us = arguments.spin_us.unwrap_or(if arguments.np as usize > processors { 0 } else { 50 });
     command.args(["--spin-us", &spin_us.to_string()]);
     for variable in &arguments.env {

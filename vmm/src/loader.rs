@@ -19,7 +19,9 @@ const COPY_BYTES: usize = 256 << 10;
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The program does not fit.
-    #[error("too little memory: the program, its stack and a first heap need {needed} bytes, the partition has {given}; give --memory {suggestion}M or more")]
+    #[error(
+        "too little memory: the program, its stack and a first heap need {needed} bytes, the partition has {given}; give --memory {suggestion}M or more"
+    )]
     TooLittleMemory {
         /// Least that would do.
         needed: u64,
@@ -109,7 +111,11 @@ pub fn load(
         // The stack takes a quarter, so four thirds of the rest have to be there.
         let whole = (brk.saturating_add(GUARD_BYTES + (1 << 20))).saturating_mul(4) / 3;
         let suggestion = whole.min(needed).div_ceil(1 << 20) + 1;
-        return Err(LoadError::TooLittleMemory { needed: suggestion << 20, given: program_bytes, suggestion });
+        return Err(LoadError::TooLittleMemory {
+            needed: suggestion << 20,
+            given: program_bytes,
+            suggestion,
+        });
     }
     let mut paging = Paging::new(memory)?;
     place_stub(memory, &mut paging)?;

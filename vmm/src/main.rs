@@ -1,11 +1,13 @@
 //! `vmm`: one process, one partition. The command line, the control API, and the adapter between partition and migrator.
 
-mod adapter;
 mod api;
+mod arriving;
 mod cli;
 mod client;
+mod hold;
 mod host;
 mod launch;
+mod leaving;
 mod receive;
 mod report;
 mod run;
@@ -22,7 +24,9 @@ fn main() -> ExitCode {
         .init();
     let cli = cli::Cli::parse();
     let result = match cli.command {
-        cli::Command::Run(arguments) if arguments.rank.is_none() && arguments.np > 1 => launch::launch(&arguments),
+        cli::Command::Run(arguments) if arguments.rank.is_none() && arguments.np > 1 => {
+            launch::launch(&arguments)
+        }
         cli::Command::Run(arguments) => run::run(&arguments, started_ns),
         cli::Command::Receive(arguments) => receive::receive(&arguments),
         cli::Command::Ctl(arguments) => client::run(&arguments),

@@ -10,8 +10,8 @@ use partita_abi::{MEMORY_BYTES_MAX, PAGE_SIZE, RINGS_BASE, SYSTEM_BASE, ring_are
 use thiserror::Error;
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
-    MmapRegion,
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap, MmapRegion,
 };
 
 /// Index of the program's memory in [`Memory::regions`].
@@ -122,16 +122,22 @@ impl Memory {
         layout.check()?;
         let mut regions = Vec::with_capacity(3);
         for (address, bytes) in layout.regions() {
-            let fail = |source: Box<dyn std::error::Error + Send + Sync>| MemoryError::Map { address, bytes, source };
+            let fail = |source: Box<dyn std::error::Error + Send + Sync>| MemoryError::Map {
+                address,
+                bytes,
+                source,
+            };
             let length = usize::try_from(bytes).map_err(|e| fail(Box::new(e)))?;
-            let mapping =
-                MmapRegion::<AtomicBitmap>::new(length).map_err(|e| fail(Box::new(e)))?;
+            let mapping = MmapRegion::<AtomicBitmap>::new(length).map_err(|e| fail(Box::new(e)))?;
             let region = GuestRegionMmap::new(mapping, GuestAddress(address))
                 .ok_or_else(|| fail("the address range overflows".into()))?;
             regions.push(region);
         }
-        let map = GuestMemoryMmap::from_regions(regions)
-            .map_err(|e| MemoryError::Map { address: 0, bytes: layout.program_bytes, source: Box::new(e) })?;
+        let map = GuestMemoryMmap::from_regions(regions).map_err(|e| MemoryError::Map {
+            address: 0,
+            bytes: layout.program_bytes,
+            source: Box::new(e),
+        })?;
         Ok(Self { map, layout })
     }
 
@@ -145,7 +151,9 @@ impl Memory {
         self.map
             .iter()
             .map(|region| {
-                let host = region.get_host_address(vm_memory::MemoryRegionAddress(0)).unwrap_or(std::ptr::null_mut());
+                let host = region
+                    .get_host_address(vm_memory::MemoryRegionAddress(0))
+                    .unwrap_or(std::ptr::null_mut());
                 (region.start_addr().0, region.len(), host as u64)
             })
             .collect()

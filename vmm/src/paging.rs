@@ -109,7 +109,13 @@ impl Paging {
     }
 
     /// Maps `bytes` at `address` to themselves with `access`; what was mapped there before is replaced.
-    pub fn map(&mut self, memory: &Memory, address: u64, bytes: u64, access: Access) -> Result<(), PagingError> {
+    pub fn map(
+        &mut self,
+        memory: &Memory,
+        address: u64,
+        bytes: u64,
+        access: Access,
+    ) -> Result<(), PagingError> {
         let whole = address.is_multiple_of(PAGE_SIZE) && bytes.is_multiple_of(PAGE_SIZE);
         let end = address.checked_add(bytes).filter(|end| *end <= 1 << 39);
         let (true, Some(end)) = (whole, end) else {

@@ -48,7 +48,9 @@ pub enum PartitionError {
     #[error("cannot make an event descriptor")]
     Event(#[source] std::io::Error),
     /// A saved state of another version.
-    #[error("the saved partition has {what} version {theirs}, this vmm has {ours}; use the same vmm on both hosts")]
+    #[error(
+        "the saved partition has {what} version {theirs}, this vmm has {ours}; use the same vmm on both hosts"
+    )]
     Version {
         /// Which version differs.
         what: &'static str,
@@ -58,7 +60,9 @@ pub enum PartitionError {
         ours: u32,
     },
     /// The processor here lacks something.
-    #[error("this host's processor lacks what the program may use: {0}; move it to a host with the same features")]
+    #[error(
+        "this host's processor lacks what the program may use: {0}; move it to a host with the same features"
+    )]
     Processor(String),
     /// It cannot be read.
     #[error("the saved partition cannot be read")]
@@ -166,7 +170,12 @@ pub type OnEnd = Box<dyn FnOnce(Ending) + Send>;
 
 impl Partition {
     /// Builds a partition from a program. It is paused at the program's first instruction.
-    pub fn start(name: Name, recipe: Recipe<'_>, fabric: fabric::Config, on_end: OnEnd) -> Result<Self, PartitionError> {
+    pub fn start(
+        name: Name,
+        recipe: Recipe<'_>,
+        fabric: fabric::Config,
+        on_end: OnEnd,
+    ) -> Result<Self, PartitionError> {
         let memory = Arc::new(Memory::new(recipe.layout)?);
         let parts = Machine::create(&memory)?;
         let tsc_khz = parts.cpu.tsc_khz().unwrap_or_else(clock::measure_tsc_khz);
@@ -273,7 +282,11 @@ impl Partition {
     pub fn restore(&self, saved: &[u8], on_end: OnEnd) -> Result<[u64; 2], PartitionError> {
         let saved: Saved = postcard::from_bytes(saved).map_err(PartitionError::State)?;
         if saved.version != STATE_VERSION {
-            return Err(PartitionError::Version { what: "state", theirs: saved.version, ours: STATE_VERSION });
+            return Err(PartitionError::Version {
+                what: "state",
+                theirs: saved.version,
+                ours: STATE_VERSION,
+            });
         }
         let Spare { cpu, doorbell, mut fabric } =
             lock(&self.spare).take().ok_or(PartitionError::Order("it has been restored before"))?;
@@ -331,7 +344,10 @@ impl Partition {
     }
 
     /// Calls `act` with the fabric.
-    pub fn with_fabric<T>(&self, act: impl FnOnce(&Fabric) -> Result<T, FabricError>) -> Result<T, PartitionError> {
+    pub fn with_fabric<T>(
+        &self,
+        act: impl FnOnce(&Fabric) -> Result<T, FabricError>,
+    ) -> Result<T, PartitionError> {
         let guard = lock(&self.fabric);
         Ok(act(guard.as_ref().ok_or(PartitionError::Order("no state has arrived yet"))?)?)
     }

@@ -7,8 +7,8 @@ use migrator::transport::Listener;
 use vmm::fabric::address::Address;
 use vmm::vcpu::Ending;
 
-use crate::adapter::{Destination, destination_hook};
 use crate::api;
+use crate::arriving::{self, Destination};
 use crate::cli::{Failure, Outcome, ReceiveArgs, bind_to, chain};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
@@ -22,7 +22,8 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
         Some(address) => address.clone(),
         None => Address::Unix(arguments.api_socket.with_extension("fabric")),
     };
-    let listener = Listener::bind(&arguments.listen, arguments.insecure).map_err(|e| Failure::usage(chain(&e)))?;
+    let listener =
+        Listener::bind(&arguments.listen, arguments.insecure).map_err(|e| Failure::usage(chain(&e)))?;
     let (host, ended) = Host::new(Some(fabric.to_string()));
     stop_on_signals(&host)?;
     host.set_listen(listener.address().to_string());
@@ -45,7 +46,7 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
 fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address) {
     let options = Options { annotation: fabric.to_string().into_bytes(), ..Options::default() };
     let mut machine = Destination::new(host.clone(), fabric);
-    let control = destination::Control::new().with_hook(destination_hook());
+    let control = destination::Control::new().with_hook(arriving::hook());
     match destination::receive(listener, &mut machine, &options, &control) {
         destination::Outcome::Running { description, told } => {
             eprintln!("vmm: rank {} runs here (epoch {})", description.rank, description.epoch);
@@ -55,7 +56,10 @@ fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address) {
         }
         destination::Outcome::Refused { error } | destination::Outcome::Failed { error } => {
             eprintln!("vmm: nothing was taken in: {}", chain(&error));
-            host.end(Ending::Fault(vmm::fault::Fault { status: 1, message: "vmm: the migration failed".into() }));
+            host.end(Ending::Fault(vmm::fault::Fault {
+                status: 1,
+                message: "vmm: the migration failed".into(),
+            }));
         }
         destination::Outcome::InDoubt { description, error } => {
             let text = format!(

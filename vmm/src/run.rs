@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use vmm::clock;
 use vmm::elf::Executable;
-use vmm::fabric::{self, Directory};
 use vmm::fabric::address::Address;
+use vmm::fabric::{self, Directory};
 use vmm::kvm::KvmError;
 use vmm::linux::{FILE_BYTES_MAX, Files};
 use vmm::loader::Arguments;
@@ -134,15 +134,11 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
         files,
         spin_ns: arguments.spin_us.unwrap_or(SPIN_US_DEFAULT) * 1000,
     };
-    let fabric = fabric::Config {
-        application: name.application.clone(),
-        rank,
-        epoch: name.epoch,
-        listen,
-        directory,
-    };
+    let fabric =
+        fabric::Config { application: name.application.clone(), rank, epoch: name.epoch, listen, directory };
     let _sockets = RemoveOnDrop(vec![state_dir.api(rank), fabric_path]);
-    let partition = Partition::start(name, recipe, fabric, host.on_end()).map_err(|e| refuse(&arguments.elf, &e))?;
+    let partition =
+        Partition::start(name, recipe, fabric, host.on_end()).map_err(|e| refuse(&arguments.elf, &e))?;
     let partition = Arc::new(partition);
     host.set_partition(partition.clone(), [0; 2]);
     host.set_state(State::Running, None);

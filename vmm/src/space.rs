@@ -229,7 +229,13 @@ impl Space {
     }
 
     /// `munmap(2)`: unmaps and gives the pages back to the host.
-    pub fn unmap(&mut self, memory: &Memory, paging: &mut Paging, start: u64, bytes: u64) -> Result<(), SpaceError> {
+    pub fn unmap(
+        &mut self,
+        memory: &Memory,
+        paging: &mut Paging,
+        start: u64,
+        bytes: u64,
+    ) -> Result<(), SpaceError> {
         let bytes = Self::whole_pages(bytes)?;
         self.check(memory, start, bytes)?;
         let end = start + bytes;
@@ -273,7 +279,9 @@ impl Space {
             if *stop <= at {
                 return Err(SpaceError::NoMemory);
             }
-            weaker |= (old.write && !access.write) || (old.execute && !access.execute) || (old.read && !access.read);
+            weaker |= (old.write && !access.write)
+                || (old.execute && !access.execute)
+                || (old.read && !access.read);
             at = *stop;
         }
         self.set(memory, paging, start, end, access)?;
@@ -306,7 +314,8 @@ impl Space {
             }
             return Ok(start);
         }
-        let (old_end, new_end) = (start + old_bytes, start.checked_add(new_bytes).ok_or(SpaceError::Invalid)?);
+        let (old_end, new_end) =
+            (start + old_bytes, start.checked_add(new_bytes).ok_or(SpaceError::Invalid)?);
         if new_end <= self.area_top && self.is_free(old_end, new_end) {
             self.set(memory, paging, old_end, new_end, access)?;
             return Ok(start);

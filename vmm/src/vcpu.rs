@@ -126,7 +126,8 @@ impl Sleeper {
                 tv_sec: (ns / 1_000_000_000) as i64,
                 tv_nsec: (ns % 1_000_000_000) as i64,
             });
-            let mut polled = [self.event.as_raw_fd_for_poll(), libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 }];
+            let mut polled =
+                [self.event.as_raw_fd_for_poll(), libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 }];
             let count = if input { 2 } else { 1 };
             let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
             // SAFETY: `count` entries of a live array, a live or null time-out, no signal mask. An interruption by a
@@ -500,7 +501,9 @@ impl Worker {
                 self.sleep(|| false, None, true);
             }
             Answer::Exit(status) => return Ok(Some(Ending::Exit(status))),
-            Answer::Signal(signal) => return Ok(Some(Ending::Fault(fault::killed(self.engine.rank, signal)))),
+            Answer::Signal(signal) => {
+                return Ok(Some(Ending::Fault(fault::killed(self.engine.rank, signal))));
+            }
         }
         Ok(None)
     }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::measurement::MoveReport;
 use crate::message::{Message, MessageError, require};
-use crate::report::MoveReport;
 use crate::{ApplicationId, ClusterId, Epoch, FileMapping, HostName, PARTITIONS_MAX, PROTOCOL, Rank};
 
 /// Where a peer's fabric is, and since which epoch.

@@ -8,6 +8,7 @@ mod bytes;
 mod command;
 mod fabric;
 mod ids;
+mod measurement;
 mod message;
 mod query;
 mod report;
@@ -18,14 +19,15 @@ pub use bytes::Bytes;
 pub use command::{Action, Command, CommandResult, Commands, CommandsRequest, Outcome, Peer, Start};
 pub use fabric::{fabric_address, partition_directory};
 pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
+pub use measurement::MoveReport;
 pub use message::{Message, MessageError, decode, encode};
 pub use query::{
     ApplicationState, ApplicationView, CandidateView, ErrorBody, EventView, EventsAnswer, GateView, HostView,
     MigrateOrder, MoveView, OutputAnswer, OutputEntry, PartitionView, PlanView, PlannedMove, Submitted,
 };
 pub use report::{
-    Answer, Counters, End, HostFacts, MoveReport, OutputChunk, PartitionReport, PartitionState, PeerTraffic,
-    Report, Stream, StreamPosition,
+    Answer, Counters, End, HostFacts, OutputChunk, PartitionReport, PartitionState, PeerTraffic, Report,
+    Stream, StreamPosition,
 };
 pub use specification::{Component, FileMapping, Specification, SpecificationError, Strategy};
 pub use text::{TcpAddress, TextError, is_loopback, parse_cpus, parse_size};

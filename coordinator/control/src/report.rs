@@ -118,22 +118,6 @@ pub struct Counters {
     pub peers: Vec<PeerTraffic>,
 }
 
-/// One migration, as the source measured it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MoveReport {
-    /// Seconds from the request to the end.
-    pub total_s: f64,
-    /// Milliseconds in which the partition did not run.
-    pub blackout_ms: f64,
-    /// Bytes sent.
-    pub bytes: u64,
-    /// Pre-copy rounds.
-    pub rounds: u32,
-    /// Why pre-copy stopped.
-    pub stop_reason: String,
-}
-
 /// A partition's process on this host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -225,22 +225,24 @@ pub fn vdso_image() -> Vec<u8> {
     let versym_at = image.align(2);
     image.u16(&[0, 2, 2, 2, 2]);
     let verdef_at = image.align(8);
-    for (flags, index, name, bytes, next) in [(1u16, 1u16, soname, SONAME, 28u32), (0, 2, version, VERSION, 0)] {
+    for (flags, index, name, bytes, next) in
+        [(1u16, 1u16, soname, SONAME, 28u32), (0, 2, version, VERSION, 0)]
+    {
         image.u16(&[1, flags, index, 1]);
         image.u32(&[elf_hash(bytes), 20, next]);
         image.u32(&[name, 0]);
     }
     let dynamic_at = image.align(8);
     for (tag, value) in [
-        (4, hash_at),               // DT_HASH
-        (5, strings_at),            // DT_STRTAB
-        (10, strings_bytes),        // DT_STRSZ
-        (6, symbols_at),            // DT_SYMTAB
-        (11, 24),                   // DT_SYMENT
-        (14, u64::from(soname)),    // DT_SONAME
-        (0x6fff_fff0, versym_at),   // DT_VERSYM
-        (0x6fff_fffc, verdef_at),   // DT_VERDEF
-        (0x6fff_fffd, 2),           // DT_VERDEFNUM
+        (4, hash_at),             // DT_HASH
+        (5, strings_at),          // DT_STRTAB
+        (10, strings_bytes),      // DT_STRSZ
+        (6, symbols_at),          // DT_SYMTAB
+        (11, 24),                 // DT_SYMENT
+        (14, u64::from(soname)),  // DT_SONAME
+        (0x6fff_fff0, versym_at), // DT_VERSYM
+        (0x6fff_fffc, verdef_at), // DT_VERDEF
+        (0x6fff_fffd, 2),         // DT_VERDEFNUM
         (0, 0),
     ] {
         image.u64(&[tag, value]);

@@ -34,7 +34,8 @@ async fn serve(links: &Links, stream: &Stream) -> Result<(), SessionError> {
     if let Err(why) = check(links, &hello) {
         return answer(stream, Kind::Refused, 0, why).await;
     }
-    let address: Address = hello.address.parse().map_err(|_| SessionError::Protocol("an address that is none"))?;
+    let address: Address =
+        hello.address.parse().map_err(|_| SessionError::Protocol("an address that is none"))?;
     links.learn(hello.from, Place { epoch: hello.epoch, address });
     let peer = links.peer(hello.from);
     if !hello.stream {

@@ -112,7 +112,8 @@ impl Peer {
     fn has_room_to_announce(&self) -> Result<bool, MemoryError> {
         let (limit, announced) = (self.limit()?, self.announced.get());
         let part = self.receiving.bytes() / 4;
-        Ok(limit > announced && (limit - announced >= part || announced.saturating_sub(self.received.get()) < part))
+        Ok(limit > announced
+            && (limit - announced >= part || announced.saturating_sub(self.received.get()) < part))
     }
 }
 
@@ -183,7 +184,8 @@ impl Links {
 
     /// Whether the guest has to ring the doorbell.
     pub(super) fn set_asleep(&self, asleep: bool) -> Result<(), MemoryError> {
-        self.flag(std::mem::offset_of!(FabricPage, fabric_asleep))?.store(u32::from(asleep), Ordering::SeqCst);
+        self.flag(std::mem::offset_of!(FabricPage, fabric_asleep))?
+            .store(u32::from(asleep), Ordering::SeqCst);
         self.memory.mark_dirty(FABRIC_PAGE, PAGE_SIZE);
         fence(Ordering::SeqCst);
         Ok(())

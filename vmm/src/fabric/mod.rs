@@ -112,10 +112,11 @@ impl Fabric {
             .name("fabric".into())
             .stack_size(512 << 10)
             .spawn(move || {
-                let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
-                    Ok(runtime) => runtime,
-                    Err(error) => return drop(ready.send(Err(FabricError::Thread(error)))),
-                };
+                let runtime =
+                    match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+                        Ok(runtime) => runtime,
+                        Err(error) => return drop(ready.send(Err(FabricError::Thread(error)))),
+                    };
                 let local = LocalSet::new();
                 local.block_on(&runtime, serve(memory, sleeper, doorbell, config, receiver, ready));
             })
@@ -314,7 +315,9 @@ async fn watch_doorbell(links: Rc<Links>, bell: io::Result<EventFd>) {
 async fn tell_everybody(links: Rc<Links>, place: Place, done: mpsc::Sender<Vec<u32>>) {
     let tellers: Vec<_> = links
         .others()
-        .map(|rank| (rank, spawn_local(outgoing::tell_moved(links.clone(), rank, place.clone(), MOVED_TRIES))))
+        .map(|rank| {
+            (rank, spawn_local(outgoing::tell_moved(links.clone(), rank, place.clone(), MOVED_TRIES)))
+        })
         .collect();
     let mut untold = Vec::new();
     for (rank, teller) in tellers {

@@ -68,7 +68,8 @@ pub(super) async fn send_all(stream: &Stream, mut bytes: &[u8]) -> io::Result<()
         let sent = stream
             .perform(Interest::WRITABLE, |socket| {
                 // SAFETY: `bytes` is valid for its length.
-                let sent = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+                let sent =
+                    unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
                 usize::try_from(sent).map_err(|_| io::Error::last_os_error())
             })
             .await?;
@@ -144,7 +145,8 @@ async fn greet(links: &Links, stream: &Stream, rank: u32, hello: &Hello) -> Resu
 async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
     let place = links.place(rank).ok_or(SessionError::Unknown(rank))?;
     let stream = Stream::connect(&place.address).await?;
-    let Greeted::Welcome { have, limit } = greet(links, &stream, rank, &hello(links, rank, true)).await? else {
+    let Greeted::Welcome { have, limit } = greet(links, &stream, rank, &hello(links, rank, true)).await?
+    else {
         return Ok(());
     };
     if !links.acknowledge(rank, have)? {
@@ -152,7 +154,8 @@ async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
     }
     links.peer(rank).announce.set(false);
     let limit = Cell::new(limit);
-    tokio::try_join!(send(links, rank, &stream, have, &limit), listen(links, rank, &stream, &limit)).map(|_| ())
+    tokio::try_join!(send(links, rank, &stream, have, &limit), listen(links, rank, &stream, &limit))
+        .map(|_| ())
 }
 
 async fn send(
@@ -170,7 +173,8 @@ async fn send(
             continue;
         }
         let length = (end - sent).min(PIECE_BYTES);
-        let header = Header { kind: Kind::Data, length: length as u32, a: sent, b: peer.sending.messages()? }.encode();
+        let header =
+            Header { kind: Kind::Data, length: length as u32, a: sent, b: peer.sending.messages()? }.encode();
         let total = HEADER_BYTES as u64 + length;
         let mut done = 0;
         while done < total {
@@ -205,11 +209,8 @@ pub(super) async fn tell_moved(links: Rc<Links>, rank: u32, place: Place, tries:
     let mut backoff = BACKOFF_MIN;
     for _ in 0..tries {
         let Some(target) = links.place(rank) else { return false };
-        let message = Hello {
-            epoch: place.epoch,
-            address: place.address.to_string(),
-            ..hello(&links, rank, false)
-        };
+        let message =
+            Hello { epoch: place.epoch, address: place.address.to_string(), ..hello(&links, rank, false) };
         let told = async {
             let stream = Stream::connect(&target.address).await?;
             greet(&links, &stream, rank, &message).await

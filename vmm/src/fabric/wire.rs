@@ -9,7 +9,7 @@
 //! | WELCOME | listener | offset it has | offset it can take up to | |
 //! | MOVED | listener | epoch | 0 | where the partition is now |
 //! | REFUSED | listener | 0 | 0 | why |
-//! | DATA | opener | offset of the first byte | 0 | stream bytes |
+//! | DATA | opener | offset of the first byte | messages written so far | stream bytes |
 //! | ACK | listener | offset it has | offset it can take up to | |
 
 use serde::{Deserialize, Serialize};
@@ -166,7 +166,8 @@ mod tests {
         for _ in 0..10_000 {
             let mut bytes = [0; 24];
             for byte in &mut bytes {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 *byte = (random >> 60) as u8;
             }
             let _ = Header::decode(&bytes);

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, Xsave, kvm_device_attr, kvm_msr_entry,
-    kvm_mp_state, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave, kvm_xsave2, kvm_debugregs,
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, Xsave, kvm_debugregs,
+    kvm_device_attr, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs, kvm_xsave, kvm_xsave2,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use partita_kernel as stub;
@@ -78,7 +79,10 @@ impl Features {
             let here = host.leaves.iter().find(|l| l.0 == *leaf && l.1 == *sub).copied().unwrap_or_default();
             let lost = (ecx & !here.2, edx & !here.3, ebx & !here.4);
             (lost != (0, 0, 0)).then(|| {
-                format!("CPUID leaf {leaf:#x}.{sub}: ecx {:#x}, edx {:#x}, ebx {:#x} are missing", lost.0, lost.1, lost.2)
+                format!(
+                    "CPUID leaf {leaf:#x}.{sub}: ecx {:#x}, edx {:#x}, ebx {:#x} are missing",
+                    lost.0, lost.1, lost.2
+                )
             })
         })
     }
@@ -96,7 +100,8 @@ const FEATURE_LEAVES: [(u32, u32, u32, u32, u32); 4] = [
 impl Cpu {
     pub(super) fn create(kvm: &Kvm, vm: &VmFd) -> Result<Self, KvmError> {
         let fd = vm.create_vcpu(0).map_err(failed("KVM_CREATE_VCPU"))?;
-        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid =
+            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
         fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
         let offered = cpuid.as_slice().iter().find(|e| e.function == 0xd && e.index == 0);
         let xcr0 = offered.map_or(3, |e| (u64::from(e.edx) << 32 | u64::from(e.eax)) & XCR0_WANTED);
@@ -180,7 +185,8 @@ impl Cpu {
 
     /// What a program may have found out about this processor.
     pub fn features(&self) -> Features {
-        let find = |leaf, sub| self.cpuid.as_slice().iter().find(move |e| e.function == leaf && e.index == sub);
+        let find =
+            |leaf, sub| self.cpuid.as_slice().iter().find(move |e| e.function == leaf && e.index == sub);
         Features {
             vendor: find(0, 0).map_or([0; 3], |e| [e.ebx, e.ecx, e.edx]),
             leaves: FEATURE_LEAVES
@@ -243,7 +249,11 @@ impl Cpu {
     /// Sets the FS or GS base (`arch_prctl`).
     pub fn set_segment_base(&self, gs: bool, base: u64) -> Result<(), KvmError> {
         let mut sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
-        if gs { sregs.gs.base = base } else { sregs.fs.base = base }
+        if gs {
+            sregs.gs.base = base
+        } else {
+            sregs.fs.base = base
+        }
         self.fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS"))
     }
 
@@ -261,16 +271,23 @@ impl Cpu {
     }
 
     fn set_msrs(&self, values: &[(u32, u64)]) -> Result<(), KvmError> {
-        let entries: Vec<kvm_msr_entry> =
-            values.iter().map(|(index, data)| kvm_msr_entry { index: *index, data: *data, ..Default::default() }).collect();
+        let entries: Vec<kvm_msr_entry> = values
+            .iter()
+            .map(|(index, data)| kvm_msr_entry { index: *index, data: *data, ..Default::default() })
+            .collect();
         let msrs = Msrs::from_entries(&entries).map_err(|_| KvmError::Missing("room for four registers"))?;
         let done = self.fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
-        if done == values.len() { Ok(()) } else { Err(KvmError::Msrs { what: "set", done, wanted: values.len() }) }
+        if done == values.len() {
+            Ok(())
+        } else {
+            Err(KvmError::Msrs { what: "set", done, wanted: values.len() })
+        }
     }
 
     fn get_msrs(&self) -> Result<Vec<(u32, u64)>, KvmError> {
         let entries = SAVED_MSRS.map(|index| kvm_msr_entry { index, ..Default::default() });
-        let mut msrs = Msrs::from_entries(&entries).map_err(|_| KvmError::Missing("room for four registers"))?;
+        let mut msrs =
+            Msrs::from_entries(&entries).map_err(|_| KvmError::Missing("room for four registers"))?;
         let done = self.fd.get_msrs(&mut msrs).map_err(failed("KVM_GET_MSRS"))?;
         if done != entries.len() {
             return Err(KvmError::Msrs { what: "read", done, wanted: entries.len() });
@@ -294,7 +311,8 @@ impl Cpu {
     fn set_xsave(&self, words: &[u32]) -> Result<(), KvmError> {
         let too_short = KvmError::Missing("extended state of this size");
         let (fixed, extra) = words.split_at_checked(1024).ok_or(too_short)?;
-        let region: [u32; 1024] = fixed.try_into().map_err(|_| KvmError::Missing("extended state of this size"))?;
+        let region: [u32; 1024] =
+            fixed.try_into().map_err(|_| KvmError::Missing("extended state of this size"))?;
         let base = kvm_xsave { region, ..Default::default() };
         if extra.is_empty() {
             // SAFETY: `base` is a whole `kvm_xsave`; without enabled dynamic features KVM reads no more than that.
@@ -307,7 +325,9 @@ impl Cpu {
             .map_err(|_| KvmError::Missing("room for the XSAVE area"))?;
         xsave.as_mut_slice()[..extra.len()].copy_from_slice(extra);
         // SAFETY: only the plain-data head is replaced; the flexible array keeps its length field.
-        unsafe { *xsave.as_mut_fam_struct() = kvm_xsave2 { len: xsave.as_fam_struct_ref().len, xsave: base } };
+        unsafe {
+            *xsave.as_mut_fam_struct() = kvm_xsave2 { len: xsave.as_fam_struct_ref().len, xsave: base }
+        };
         // SAFETY: the structure has room for KVM_CAP_XSAVE2 bytes, as asked of this VM.
         unsafe { self.fd.set_xsave2(&xsave) }.map_err(failed("KVM_SET_XSAVE"))
     }
@@ -331,7 +351,8 @@ impl Cpu {
         self.fd.set_sregs(&state.sregs).map_err(failed("KVM_SET_SREGS"))?;
         self.fd.set_xcrs(&state.xcrs).map_err(failed("KVM_SET_XCRS"))?;
         self.set_xsave(&state.xsave)?;
-        let known: Vec<(u32, u64)> = state.msrs.iter().copied().filter(|m| SAVED_MSRS.contains(&m.0)).collect();
+        let known: Vec<(u32, u64)> =
+            state.msrs.iter().copied().filter(|m| SAVED_MSRS.contains(&m.0)).collect();
         self.set_msrs(&known)?;
         self.fd.set_vcpu_events(&state.events).map_err(failed("KVM_SET_VCPU_EVENTS"))?;
         self.fd.set_debug_regs(&state.debug).map_err(failed("KVM_SET_DEBUGREGS"))?;

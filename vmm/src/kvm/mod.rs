@@ -9,9 +9,9 @@ pub mod cpu;
 use std::io;
 
 use kvm_bindings::{
-    KVM_API_VERSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_INITIALLY_SET, KVM_MAX_CPUID_ENTRIES,
-    KVM_MEM_LOG_DIRTY_PAGES, CpuId, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_enable_cap,
-    kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_INITIALLY_SET,
+    KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1,
+    kvm_enable_cap, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use thiserror::Error;
@@ -196,7 +196,10 @@ impl Machine {
         }
         let slot = &self.slots[index];
         let pages = slot.memory_size / 4096;
-        assert!(first_page.is_multiple_of(PAGES_PER_WORD) && first_page < pages, "our own chunks are aligned");
+        assert!(
+            first_page.is_multiple_of(PAGES_PER_WORD) && first_page < pages,
+            "our own chunks are aligned"
+        );
         let mut bits = bitmap.to_vec();
         let mut request = kvm_clear_dirty_log {
             slot: slot.slot,

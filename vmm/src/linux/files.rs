@@ -366,7 +366,9 @@ impl Files {
 
     fn is_directory(&self, path: &str) -> bool {
         let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
-        path == "/" || path == "/tmp" || self.names.range(prefix.clone()..).next().is_some_and(|(n, _)| n.starts_with(&prefix))
+        path == "/"
+            || path == "/tmp"
+            || self.names.range(prefix.clone()..).next().is_some_and(|(n, _)| n.starts_with(&prefix))
     }
 
     /// `stat(2)`.
@@ -376,7 +378,9 @@ impl Files {
             return self.stat_node(*number);
         }
         match path.as_str() {
-            "/dev/null" | "/dev/zero" | "/dev/urandom" => Ok(Stat { mode: libc::S_IFCHR | 0o666, bytes: 0, inode: 1 }),
+            "/dev/null" | "/dev/zero" | "/dev/urandom" => {
+                Ok(Stat { mode: libc::S_IFCHR | 0o666, bytes: 0, inode: 1 })
+            }
             _ if self.is_directory(&path) => Ok(Stat { mode: libc::S_IFDIR | 0o755, bytes: 4096, inode: 2 }),
             _ => Err(ENOENT),
         }
@@ -387,7 +391,9 @@ impl Files {
         match &self.get(descriptor)?.target {
             Target::File(node) => self.stat_node(*node),
             // A pipe: buffered by line or block as the program's libc likes, and not seekable.
-            Target::Input | Target::Output | Target::Error => Ok(Stat { mode: libc::S_IFIFO | 0o600, bytes: 0, inode: 3 }),
+            Target::Input | Target::Output | Target::Error => {
+                Ok(Stat { mode: libc::S_IFIFO | 0o600, bytes: 0, inode: 3 })
+            }
             _ => Ok(Stat { mode: libc::S_IFCHR | 0o666, bytes: 0, inode: 1 }),
         }
     }

@@ -16,8 +16,16 @@ fn descriptor(value: u64) -> Result<u32, Errno> {
 }
 
 impl Linux {
-    pub(super) fn read(&mut self, memory: &Memory, fd: u64, address: u64, bytes: u64, at: Option<u64>) -> Answer {
-        let is_input = descriptor(fd).and_then(|fd| self.files.get(fd)).is_ok_and(|o| o.target == Target::Input);
+    pub(super) fn read(
+        &mut self,
+        memory: &Memory,
+        fd: u64,
+        address: u64,
+        bytes: u64,
+        at: Option<u64>,
+    ) -> Answer {
+        let is_input =
+            descriptor(fd).and_then(|fd| self.files.get(fd)).is_ok_and(|o| o.target == Target::Input);
         if is_input {
             return self.read_input(memory, address, bytes);
         }
@@ -59,7 +67,14 @@ impl Linux {
         }
     }
 
-    pub(super) fn write(&mut self, memory: &Memory, fd: u64, address: u64, bytes: u64, at: Option<u64>) -> Value {
+    pub(super) fn write(
+        &mut self,
+        memory: &Memory,
+        fd: u64,
+        address: u64,
+        bytes: u64,
+        at: Option<u64>,
+    ) -> Value {
         let fd = descriptor(fd)?;
         let data = self.fetch(memory, address, bytes.min(TRANSFER_BYTES_MAX))?;
         match self.files.get(fd)?.target {
@@ -81,7 +96,14 @@ impl Linux {
     }
 
     /// `readv` and `writev`: piece by piece, ending at the first short one.
-    pub(super) fn vectored(&mut self, memory: &Memory, fd: u64, vectors: u64, count: u64, write: bool) -> Answer {
+    pub(super) fn vectored(
+        &mut self,
+        memory: &Memory,
+        fd: u64,
+        vectors: u64,
+        count: u64,
+        write: bool,
+    ) -> Answer {
         if count > VECTORS_MAX {
             return answer(Err(EINVAL));
         }
@@ -126,9 +148,7 @@ impl Linux {
             libc::SYS_creat => self.open(m, a, (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64),
             libc::SYS_openat => self.open(m, b, c),
             libc::SYS_close => descriptor(a).and_then(|fd| self.files.close(fd)).map(|()| 0),
-            libc::SYS_lseek => {
-                descriptor(a).and_then(|fd| self.files.seek(fd, b as i64, c as i32))
-            }
+            libc::SYS_lseek => descriptor(a).and_then(|fd| self.files.seek(fd, b as i64, c as i32)),
             libc::SYS_ftruncate => descriptor(a).and_then(|fd| self.files.truncate(fd, b)).map(|()| 0),
             libc::SYS_fstat => self.fstat(m, a, b),
             libc::SYS_stat | libc::SYS_lstat => self.stat_path(m, a, b),
@@ -140,7 +160,9 @@ impl Linux {
             libc::SYS_unlinkat => self.fetch_path(m, b).and_then(|p| self.files.unlink(&p)).map(|()| 0),
             libc::SYS_rename => self.rename(m, a, b),
             libc::SYS_renameat | libc::SYS_renameat2 => self.rename(m, b, d),
-            libc::SYS_mkdir | libc::SYS_mkdirat | libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_chmod => Ok(0),
+            libc::SYS_mkdir | libc::SYS_mkdirat | libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_chmod => {
+                Ok(0)
+            }
             libc::SYS_readlink | libc::SYS_readlinkat => Err(ENOENT),
             libc::SYS_getcwd => self.getcwd(m, a, b),
             libc::SYS_chdir => Ok(0),

@@ -85,7 +85,12 @@ impl Linux {
     }
 
     /// Serves one call. Arguments are in the order of the x86-64 calling convention of Linux.
-    pub fn call(&mut self, context: &Context<'_>, number: u64, arguments: [u64; 6]) -> Result<Answer, KvmError> {
+    pub fn call(
+        &mut self,
+        context: &Context<'_>,
+        number: u64,
+        arguments: [u64; 6],
+    ) -> Result<Answer, KvmError> {
         let [a, b, c, d, e, f] = arguments;
         let m = context.memory;
         let number_c = number as libc::c_long;

@@ -4,7 +4,11 @@
 pub fn name(number: u64) -> &'static str {
     let table = if number < 400 { FIRST } else { LATER };
     let index = if number < 400 { number } else { number - 400 };
-    usize::try_from(index).ok().and_then(|index| table.split(' ').nth(index)).filter(|n| *n != "-").unwrap_or("unknown")
+    usize::try_from(index)
+        .ok()
+        .and_then(|index| table.split(' ').nth(index))
+        .filter(|n| *n != "-")
+        .unwrap_or("unknown")
 }
 
 const FIRST: &str = "\

@@ -52,7 +52,11 @@ impl Linux {
             libc::SYS_prlimit64 => self.limits(m, d),
             libc::SYS_getrlimit => self.limits(m, b),
             libc::SYS_getpid | libc::SYS_gettid | libc::SYS_set_tid_address | libc::SYS_getpgrp => Ok(1),
-            libc::SYS_getppid | libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => Ok(0),
+            libc::SYS_getppid
+            | libc::SYS_getuid
+            | libc::SYS_geteuid
+            | libc::SYS_getgid
+            | libc::SYS_getegid => Ok(0),
             // Accepted without effect: there is one thread, and signals end the program.
             libc::SYS_rt_sigaction
             | libc::SYS_rt_sigprocmask
@@ -89,7 +93,10 @@ impl Linux {
         if flags & libc::MAP_FIXED_NOREPLACE != 0 && self.space.allows(address, 1, false) {
             return Err(libc::EEXIST);
         }
-        let at = self.space.map(memory, &mut self.paging, fixed.then_some(address), bytes, access).map_err(errno)?;
+        let at = self
+            .space
+            .map(memory, &mut self.paging, fixed.then_some(address), bytes, access)
+            .map_err(errno)?;
         memory.write(at, &content).map_err(|_| libc::ENOMEM)?;
         Ok(at)
     }
@@ -134,9 +141,10 @@ impl Linux {
         let ns = match clock as i32 {
             libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => now.realtime_ns,
             libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID => clock::thread_cpu_ns(),
-            libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
-                now.monotonic_ns
-            }
+            libc::CLOCK_MONOTONIC
+            | libc::CLOCK_MONOTONIC_RAW
+            | libc::CLOCK_MONOTONIC_COARSE
+            | libc::CLOCK_BOOTTIME => now.monotonic_ns,
             _ => return Err(EINVAL),
         };
         self.put_if(memory, address, &[ns / NS_PER_S, ns % NS_PER_S])
@@ -183,7 +191,9 @@ impl Linux {
 
     fn uname(&self, memory: &Memory, address: u64) -> Value {
         let mut bytes = [0u8; 6 * 65];
-        for (index, field) in ["Linux", "partition", "5.10.0-partita", "Partita", "x86_64", "(none)"].iter().enumerate() {
+        for (index, field) in
+            ["Linux", "partition", "5.10.0-partita", "Partita", "x86_64", "(none)"].iter().enumerate()
+        {
             bytes[65 * index..65 * index + field.len()].copy_from_slice(field.as_bytes());
         }
         self.put(memory, address, &bytes)
@@ -209,7 +219,9 @@ impl Linux {
         let until_ns = match self.sleep_until_ns {
             Some(until_ns) => until_ns,
             None => {
-                let time = self.fetch_u64(memory, request).and_then(|s| Ok((s, self.fetch_u64(memory, request + 8)?)));
+                let time = self
+                    .fetch_u64(memory, request)
+                    .and_then(|s| Ok((s, self.fetch_u64(memory, request + 8)?)));
                 match time {
                     Err(errno) => return answer(Err(errno)),
                     Ok((_, ns)) if ns >= NS_PER_S => return answer(Err(EINVAL)),

@@ -1,0 +1,126 @@
+//! The place of one test: a short temporary directory, the processes started in it, and what they left behind.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::process::{Finished, run};
+use crate::{Process, Result, binaries, wait_for};
+
+/// Marks every process of a test, and its children, in `/proc/PID/environ`.
+const MARK: &str = "PARTITA_TEST_BENCH";
+
+/// Directory and mark of one test.
+#[derive(Debug)]
+pub struct Bench {
+    directory: TempDir,
+    started: Cell<u32>,
+}
+
+impl Bench {
+    /// A new one; `TMPDIR` has to be a file system with Unix sockets.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("pt").tempdir()?;
+        std::fs::create_dir(directory.path().join("s"))?;
+        std::fs::create_dir(directory.path().join("tmp"))?;
+        std::fs::create_dir(directory.path().join("log"))?;
+        Ok(Self { directory, started: Cell::new(0) })
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where sockets are: `--state-dir` of everything.
+    pub fn state(&self) -> PathBuf {
+        self.path().join("s")
+    }
+
+    /// A command whose temporary files are in the bench and whose children can be found.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env(MARK, self.path()).env("TMPDIR", self.path().join("tmp"));
+        command
+    }
+
+    /// `vmm` with arguments.
+    pub fn vmm<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Command> {
+        let mut command = self.command(&binaries::program("vmm")?);
+        command.args(arguments);
+        Ok(command)
+    }
+
+    fn unique(&self, name: &str) -> String {
+        self.started.set(self.started.get() + 1);
+        format!("{:03}-{name}", self.started.get())
+    }
+
+    /// Starts a process.
+    pub fn start(&self, command: Command, name: &str) -> Result<Process> {
+        Process::start(command, &self.path().join("log"), &self.unique(name), None)
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, command: Command, name: &str, stdin: Option<&Path>, seconds: u64) -> Result<Finished> {
+        run(command, &self.path().join("log"), &self.unique(name), stdin, seconds)
+    }
+
+    /// Processes of this bench that are alive, as "PID COMMAND".
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        let wanted = format!("{MARK}={}", self.path().display()).into_bytes();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            // A process that has ended and was not waited for has an empty environment.
+            if environment.split(|byte| *byte == 0).any(|variable| variable == wanted) {
+                let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
+            }
+        }
+        found
+    }
+
+    /// Files and sockets in the state and temporary directories, except those that may stay (`journal` and the like).
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut todo = vec![self.state(), self.path().join("tmp")];
+        while let Some(directory) = todo.pop() {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    todo.push(entry.path());
+                }
+                found.push(entry.path());
+            }
+        }
+        found
+    }
+
+    /// Every process has ended and nothing is left in the directories.
+    pub fn assert_nothing_left(&self) -> Result {
+        self.assert_no_processes()?;
+        let files = self.files();
+        if files.is_empty() { Ok(()) } else { Err(format!("left behind: {files:?}").into()) }
+    }
+
+    /// Every process has ended.
+    pub fn assert_no_processes(&self) -> Result {
+        wait_for("the end of all processes", 5, || Ok(self.processes().is_empty().then_some(())))
+            .map_err(|e| format!("{e}: {:?}", self.processes()).into())
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for (pid, _) in self.processes() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! A cluster on this machine: one coordinator and agents, with real partitions.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::{Bench, Process, Result, binaries, is_emulated, limit, wait_for};
+
+/// The processes. They end with it.
+#[derive(Debug)]
+pub struct Cluster<'a> {
+    bench: &'a Bench,
+    port: u16,
+    options: Vec<String>,
+    coordinator: Option<Process>,
+    /// By name.
+    pub agents: BTreeMap<String, Process>,
+}
+
+impl<'a> Cluster<'a> {
+    /// A coordinator with `options` of `serve`, and agents: name, processors, and whether it is on standby.
+    pub fn start(bench: &'a Bench, options: &[&str], agents: &[(&str, &str, bool)]) -> Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        options.push(format!("--host-timeout-s={}", if is_emulated() { 120 } else { 10 }));
+        let mut cluster = Self { bench, port, options, coordinator: None, agents: BTreeMap::new() };
+        cluster.start_coordinator()?;
+        for (name, cpus, standby) in agents {
+            let mut command = bench.command(&binaries::program("agent")?);
+            command.args([
+                "--name",
+                name,
+                "--coordinator",
+                &cluster.address(),
+                "--cpus",
+                cpus,
+                "--memory",
+                "2G",
+            ]);
+            command.args(["--migrate-address", "127.0.0.1", "--vmm"]).arg(binaries::program("vmm")?);
+            command.arg("--state-dir").arg(bench.state().join(name));
+            if *standby {
+                command.arg("--standby");
+            }
+            cluster.agents.insert((*name).to_owned(), bench.start(command, name)?);
+        }
+        let count = agents.len();
+        wait_for("all hosts", 10, || {
+            Ok(cluster.json(&["hosts"])?.as_array().is_some_and(|hosts| hosts.len() == count).then_some(()))
+        })?;
+        Ok(cluster)
+    }
+
+    fn address(&self) -> String {
+        format!("tcp:127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the coordinator, again with the same state.
+    pub fn start_coordinator(&mut self) -> Result {
+        let mut command = self.bench.command(&binaries::program("coordinator")?);
+        command
+            .args(["serve", "--listen", &self.address(), "--state"])
+            .arg(self.bench.path().join("state.redb"));
+        command.args(&self.options);
+        let mut process = self.bench.start(command, "coordinator")?;
+        wait_for("the coordinator", 10, || {
+            if process.status()?.is_some() {
+                return Err(format!("it ended\n{}", process.describe()).into());
+            }
+            Ok(process.stdout().starts_with(b"coordinator: listening on").then_some(()))
+        })?;
+        self.coordinator = Some(process);
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub fn kill_coordinator(&mut self) -> Result {
+        self.coordinator.take().ok_or("no coordinator")?.kill()
+    }
+
+    /// Ends agents, then the coordinator, and checks that nothing is left but what is to stay.
+    pub fn end(mut self) -> Result {
+        for process in self.agents.values_mut() {
+            process.signal(nix::sys::signal::Signal::SIGTERM)?;
+        }
+        for process in self.agents.values_mut() {
+            let status = process.wait(10)?;
+            if status != 0 {
+                return Err(format!("agent ended with {status}\n{}", process.describe()).into());
+            }
+        }
+        self.kill_coordinator()?;
+        self.bench.assert_no_processes()?;
+        // An agent keeps its file of epochs and its lock; sockets and directories of partitions go.
+        let may_stay = |path: &PathBuf| path.is_file() || path.parent() == Some(&self.bench.state());
+        let left: Vec<_> = self.bench.files().into_iter().filter(|path| !may_stay(path)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:?}").into()) }
+    }
+
+    /// A client's command.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.bench.command(&binaries::program("coordinator")?);
+        command.args(["--coordinator", &self.address()]).args(arguments);
+        Ok(command)
+    }
+
+    /// Runs a client's command with `--json`.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let done = self.bench.run(self.command(&[arguments, &["--json"]].concat())?, "client", None, 15)?;
+        if done.status != 0 {
+            return Err(format!("coordinator {arguments:?}: {}", done.stderr).into());
+        }
+        Ok(serde_json::from_slice(&done.stdout)?)
+    }
+
+    /// Starts `submit --wait`.
+    pub fn submit(&self, manifest: &Path) -> Result<Process> {
+        self.bench.start(self.command(&["submit", "--wait", &manifest.display().to_string()])?, "submit")
+    }
+
+    /// The only application.
+    pub fn application(&self) -> Result<Option<Value>> {
+        Ok(self.json(&["apps"])?.as_array().and_then(|apps| apps.first().cloned()))
+    }
+
+    /// Waits until every rank of the only application runs; process ids of their `vmm`s.
+    pub fn wait_running(&self, ranks: usize) -> Result<Vec<i32>> {
+        wait_for("every rank to run", 15, || {
+            let partitions = self.json(&["partitions"])?;
+            let list = partitions.as_array().map(Vec::as_slice).unwrap_or_default();
+            let running = list.iter().filter(|it| it["state"] == "running");
+            let pids: Vec<_> = running.filter_map(|it| it["pid"].as_i64().map(|pid| pid as i32)).collect();
+            Ok((pids.len() == ranks).then_some(pids))
+        })
+        .map_err(|e| format!("{e}\n{}", self.describe()).into())
+    }
+
+    /// Events so far.
+    pub fn events(&self) -> Result<Vec<Value>> {
+        Ok(self.json(&["events"])?.as_array().cloned().unwrap_or_default())
+    }
+
+    /// What happened, for messages.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for arguments in [&["events"][..], &["partitions"], &["plan", "--explain"]] {
+            let done =
+                self.command(arguments).and_then(|command| self.bench.run(command, "client", None, 15));
+            text.push_str(
+                &done.map_or_else(
+                    |e| e.to_string(),
+                    |done| String::from_utf8_lossy(&done.stdout).into_owned(),
+                ),
+            );
+        }
+        for process in self.agents.values().chain(&self.coordinator) {
+            text.push_str(&process.describe());
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Looks at all partitions through their own control sockets, without the coordinator: every rank runs at most once.
+    pub fn assert_one_owner_each(&self) -> Result {
+        let mut running = BTreeMap::new();
+        for path in self.bench.files() {
+            let is_api = path.extension().is_some_and(|extension| extension == "sock");
+            if !is_api {
+                continue;
+            }
+            let Ok(status) = crate::Control::at(&path).raw_status(self.bench) else { continue };
+            if status["state"] == "running" || status["state"] == "migrating" {
+                let rank = status["rank"].as_u64().unwrap_or(u64::MAX);
+                if let Some(other) = running.insert(rank, path.clone()) {
+                    return Err(format!(
+                        "rank {rank} runs twice: {} and {}",
+                        other.display(),
+                        path.display()
+                    )
+                    .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a client, looking for ranks that run twice meanwhile.
+    pub fn watch(&self, client: &mut Process, seconds: u64) -> Result<i32> {
+        let end = std::time::Instant::now() + limit(seconds);
+        loop {
+            if let Some(status) = client.status()? {
+                return Ok(status);
+            }
+            if std::time::Instant::now() > end {
+                return Err(format!(
+                    "not over after {:?}\n{}\n{}",
+                    limit(seconds),
+                    client.describe(),
+                    self.describe()
+                )
+                .into());
+            }
+            self.assert_one_owner_each()?;
+            std::thread::sleep(limit(1) / 4);
+        }
+    }
+}

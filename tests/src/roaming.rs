@@ -1,0 +1,141 @@
+//! An application under `vmm run --np N` whose partitions are moved while it runs.
+
+use crate::partition::Receiver;
+use crate::{Bench, Control, Process, Result, State, binaries, limit, wait_for};
+
+/// The launcher, where each rank is now, and everybody who ever had one.
+#[derive(Debug)]
+pub struct Roaming<'a> {
+    bench: &'a Bench,
+    launcher: Process,
+    controls: Vec<Control>,
+    owners: Vec<Option<usize>>,
+    receivers: Vec<Receiver>,
+    /// Moves done.
+    pub moves: u32,
+    /// Blackout of each move as the source measured it, milliseconds.
+    pub blackouts_ms: Vec<f64>,
+}
+
+impl<'a> Roaming<'a> {
+    /// Starts `program` (of the applications) in `ranks` partitions of `memory`.
+    pub fn start(
+        bench: &'a Bench,
+        ranks: u32,
+        memory: &str,
+        program: &str,
+        arguments: &[String],
+    ) -> Result<Self> {
+        let mut command =
+            bench.vmm(["run", "--np", &ranks.to_string(), "--memory", memory, "--state-dir"])?;
+        command.arg(bench.state()).arg(binaries::app(program)?).args(arguments);
+        let launcher = bench.start(command, program)?;
+        let controls: Vec<_> = (0..ranks).map(|rank| Control::of_rank(bench, rank)).collect();
+        for control in &controls {
+            control
+                .wait_until(bench, &[State::Running], 10)
+                .map_err(|e| format!("{e}\n{}", launcher.describe()))?;
+        }
+        let owners = vec![None; controls.len()];
+        Ok(Self {
+            bench,
+            launcher,
+            controls,
+            owners,
+            receivers: Vec::new(),
+            moves: 0,
+            blackouts_ms: Vec::new(),
+        })
+    }
+
+    /// Number of ranks.
+    pub fn ranks(&self) -> u32 {
+        self.controls.len() as u32
+    }
+
+    fn is_over(&mut self) -> Result<bool> {
+        for receiver in &mut self.receivers {
+            if receiver.process.status()?.is_some_and(|status| status != 0) {
+                return Ok(true);
+            }
+        }
+        if self.launcher.status()?.is_some_and(|status| status != 0) {
+            return Ok(true);
+        }
+        // A rank has ended: the program is at its end.
+        for owner in &self.owners {
+            if let Some(receiver) = owner.and_then(|index| self.receivers.get_mut(index))
+                && receiver.process.status()?.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(self.owners.iter().any(Option::is_none) && self.launcher.status()?.is_some())
+    }
+
+    /// Moves `rank` to a fresh process. False if the program has come to its end meanwhile.
+    pub fn step(&mut self, rank: u32) -> Result<bool> {
+        if self.is_over()? {
+            return Ok(false);
+        }
+        let receiver = Receiver::start(self.bench, self.receivers.len() as u32, None)?;
+        let control = self.controls[rank as usize].clone();
+        // A long limit: the tests are about correctness, and the emulated machine has no bandwidth to speak of.
+        let options = [
+            "--timeout-s",
+            &limit(10).as_secs().to_string(),
+            "--on-timeout",
+            "force",
+            "--downtime-limit-ms",
+            "2000",
+        ];
+        let mut migrate = control.start_migrate(self.bench, &receiver.listen, &options)?;
+        let status = migrate.wait(30)?;
+        if status != 0 {
+            drop(receiver);
+            // The only good reason is that the program has ended.
+            let over = wait_for("the end of the program", 3, || Ok(self.is_over()?.then_some(())));
+            return match over {
+                Ok(()) => Ok(false),
+                Err(_) => {
+                    Err(format!("rank {rank} did not move: {}\n{}", migrate.stderr(), self.describe()).into())
+                }
+            };
+        }
+        let report: serde_json::Value = serde_json::from_slice(&migrate.stdout())?;
+        self.blackouts_ms.extend(report.get("blackout_ms").and_then(serde_json::Value::as_f64));
+        self.controls[rank as usize] = receiver.control.clone();
+        self.owners[rank as usize] = Some(self.receivers.len());
+        self.receivers.push(receiver);
+        self.moves += 1;
+        Ok(true)
+    }
+
+    /// Waits for the end of all processes and returns what the program printed; every status has to be 0.
+    pub fn finish(&mut self, seconds: u64) -> Result<Vec<u8>> {
+        let mut statuses =
+            vec![self.launcher.wait(seconds).map_err(|e| format!("{e}\n{}", self.describe()))?];
+        for index in 0..self.receivers.len() {
+            let status = self.receivers[index].process.wait(seconds);
+            statuses.push(status.map_err(|e| format!("{e}\n{}", self.describe()))?);
+        }
+        if statuses.iter().any(|status| *status != 0) {
+            return Err(format!("statuses {statuses:?}\n{}", self.describe()).into());
+        }
+        // One rank writes, and its processes are here in the order in which they had it.
+        let mut output = self.launcher.stdout();
+        for receiver in &self.receivers {
+            output.extend(receiver.process.stdout());
+        }
+        Ok(output)
+    }
+
+    /// What everybody said.
+    pub fn describe(&self) -> String {
+        let mut text = format!("after {} moves\n{}", self.moves, self.launcher.describe());
+        for receiver in self.receivers.iter().rev().take(6) {
+            text.push_str(&format!("\n{}", receiver.process.describe()));
+        }
+        text
+    }
+}

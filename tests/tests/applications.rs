@@ -1,0 +1,106 @@
+//! The MPI programs against MPICH: byte for byte, where nothing moves and where partitions move all the time.
+
+use partita_tests::random::Random;
+use partita_tests::roaming::Roaming;
+use partita_tests::{Bench, Failures, Result, amount, binaries};
+
+/// Moves that every application has to make in its test here.
+const MOVES: u32 = 10;
+/// Moves after which no more are made.
+const MOVES_MAX: u32 = 12;
+
+fn strings(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Output of a run in which nothing moves.
+fn still(bench: &Bench, ranks: u32, program: &str, arguments: &[String]) -> Result<Vec<u8>> {
+    let mut command = bench.vmm(["run", "--np", &ranks.to_string(), "--memory", "64M"])?;
+    command.arg(binaries::app(program)?).args(arguments);
+    let done = bench.run(command, program, None, 30)?;
+    if done.status != 0 {
+        return Err(
+            format!("{program} {arguments:?} --np {ranks}: status {}\n{}", done.status, done.stderr).into()
+        );
+    }
+    println!("{program} {} --np {ranks}: {:.1} s", arguments.join(" "), done.seconds);
+    Ok(done.stdout)
+}
+
+#[test]
+fn equal_mpich_without_moves() -> Result {
+    let bench = Bench::new()?;
+    let mut failures = Failures::default();
+    for case in
+        ["heat-tiny", "cg-tiny", "sort-tiny", "ring-tiny", "sort-few", "ring", "cg-converged", "storm-tiny"]
+    {
+        let (program, arguments) = binaries::case(case)?;
+        for ranks in [2, 4] {
+            let expected = binaries::oracle(case, ranks)?;
+            match still(&bench, ranks, &program, &arguments) {
+                Ok(output) => failures.check(output == expected, || {
+                    let (ours, theirs) =
+                        (String::from_utf8_lossy(&output), String::from_utf8_lossy(&expected));
+                    format!("{case} --np {ranks}: {ours:?}, MPICH {theirs:?}")
+                }),
+                Err(error) => failures.add(format!("{case} --np {ranks}: {error}")),
+            }
+        }
+    }
+    failures.check(bench.assert_nothing_left().is_ok(), || {
+        format!("left: {:?} {:?}", bench.files(), bench.processes())
+    });
+    failures.finish()
+}
+
+/// Moves partitions in turn until the program ends, or enough has been moved; compares with a still run.
+fn moved(program: &str, ranks: u32, arguments: &str) -> Result {
+    let bench = Bench::new()?;
+    let arguments = strings(arguments);
+    let mut random = Random::from_environment(program);
+    let first = random.below(u64::from(ranks)) as u32;
+    let mut roaming = Roaming::start(&bench, ranks, "64M", program, &arguments)?;
+    while roaming.moves < MOVES_MAX && roaming.step((first + roaming.moves) % ranks)? {}
+    let output = roaming.finish(60)?;
+    println!("{program}: {} moves, blackouts {:?} ms", roaming.moves, roaming.blackouts_ms);
+    let moves = roaming.moves;
+    drop(roaming);
+    bench.assert_nothing_left()?;
+    let expected = still(&bench, ranks, program, &arguments)?;
+    if output != expected {
+        let (ours, theirs) = (String::from_utf8_lossy(&output), String::from_utf8_lossy(&expected));
+        return Err(format!("{program}: after {moves} moves {ours:?}, still {theirs:?}").into());
+    }
+    if moves < MOVES {
+        return Err(format!(
+            "{program}: only {moves} moves before it ended: make it longer (PARTITA_TEST_SCALE)"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+#[test]
+fn heat_moves_ten_times() -> Result {
+    let steps = amount(2_000_000, 8_000);
+    moved("heat", 2, &format!("--size 32 --steps {steps} --seed 1 --every 100"))
+}
+
+#[test]
+fn cg_moves_ten_times() -> Result {
+    // It converges long before; the extra products are what takes time.
+    let products = amount(40_000, 600);
+    moved("cg", 2, &format!("--size 32 --iterations 60 --seed 1 --tolerance 0 --work {products},{products}"))
+}
+
+#[test]
+fn sort_moves_ten_times() -> Result {
+    let rounds = amount(200_000, 4_000);
+    moved("sort", 2, &format!("--size 1000 --rounds {rounds} --seed 1"))
+}
+
+#[test]
+fn ring_moves_ten_times() -> Result {
+    let laps = amount(1_000_000, 8_000);
+    moved("ring", 2, &format!("--size 256 --laps {laps} --seed 1"))
+}

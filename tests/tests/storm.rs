@@ -1,0 +1,41 @@
+//! Checked messages in all directions while partitions move at random.
+
+use partita_tests::random::Random;
+use partita_tests::roaming::Roaming;
+use partita_tests::{Bench, Result, amount};
+
+/// Moves that the test has to make; with 10 of each application the whole suite makes more than 100.
+const MOVES: u32 = 62;
+
+#[test]
+fn messages_survive_random_moves() -> Result {
+    let bench = Bench::new()?;
+    let mut random = Random::from_environment("storm");
+    let (mut moves, mut runs) = (0, 0);
+    // Several runs, so that a program that ends early does not end the test.
+    while moves < MOVES {
+        runs += 1;
+        assert!(runs <= 20, "only {moves} moves in {runs} runs: make them longer (PARTITA_TEST_SCALE)");
+        let messages = amount(400_000, 30_000);
+        let bytes_max = amount(4 << 20, 16 << 10);
+        let seed = random.below(1 << 30);
+        let arguments = format!("--seed {seed} --messages {messages} --max-bytes {bytes_max}");
+        println!("storm {arguments}");
+        let arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
+        let ranks = 3;
+        let mut roaming = Roaming::start(&bench, ranks, "64M", "storm", &arguments)?;
+        while moves + roaming.moves < MOVES && roaming.step(random.below(u64::from(ranks)) as u32)? {}
+        let output = roaming.finish(90)?;
+        moves += roaming.moves;
+        println!("storm: {} moves (of {moves}), blackouts {:?} ms", roaming.moves, roaming.blackouts_ms);
+        let text = String::from_utf8_lossy(&output);
+        let right =
+            text.starts_with(&format!("storm: ok seed={seed} ranks={ranks} ")) && text.lines().count() == 1;
+        if !right {
+            return Err(format!("{text:?}\n{}", roaming.describe()).into());
+        }
+        drop(roaming);
+        bench.assert_nothing_left()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! A partition that leaves: the migrator's source verbs in terms of [`Partition`].
+
+use std::sync::Arc;
+
+use migrator::partition::{Description, MachineError, PAGE_SIZE, Region, SourceMachine};
+use vmm::partition::Partition;
+
+use crate::hold::hold;
+
+/// The partition that leaves.
+pub struct Source {
+    partition: Arc<Partition>,
+    regions: [(u64, u64); 3],
+}
+
+impl Source {
+    pub fn new(partition: Arc<Partition>) -> Self {
+        let regions = partition.memory().layout().regions();
+        Self { partition, regions }
+    }
+}
+
+impl SourceMachine for Source {
+    fn describe(&self, epoch: u64) -> Result<Description, MachineError> {
+        let name = self.partition.name();
+        Ok(Description {
+            application: name.application.clone(),
+            rank: name.rank,
+            epoch,
+            regions: self
+                .regions
+                .iter()
+                .map(|(address, bytes)| Region { address: *address, bytes: *bytes })
+                .collect(),
+            machine: self.partition.blueprint()?,
+        })
+    }
+
+    fn start_tracking(&self) -> Result<(), MachineError> {
+        Ok(self.partition.start_tracking()?)
+    }
+
+    fn stop_tracking(&self) -> Result<(), MachineError> {
+        Ok(self.partition.stop_tracking()?)
+    }
+
+    fn dirty(&self, index: usize, bitmap: &mut [u64]) -> Result<(), MachineError> {
+        Ok(self.partition.dirty(index, bitmap)?)
+    }
+
+    fn clear_dirty(&self, index: usize, first_page: u64, bitmap: &[u64]) -> Result<(), MachineError> {
+        Ok(self.partition.clear_dirty(index, first_page, bitmap)?)
+    }
+
+    fn read_pages(&self, index: usize, first_page: u64, buffer: &mut [u8]) -> Result<(), MachineError> {
+        let address = self.regions[index].0 + first_page * PAGE_SIZE as u64;
+        Ok(self.partition.memory().read(address, buffer)?)
+    }
+
+    fn pause(&self) -> Result<(), MachineError> {
+        Ok(self.partition.pause()?)
+    }
+
+    fn resume(&self) -> Result<(), MachineError> {
+        Ok(self.partition.resume(false)?)
+    }
+
+    fn save(&self) -> Result<Vec<u8>, MachineError> {
+        Ok(self.partition.save()?)
+    }
+}
+
+/// What the migrator calls on entering a phase.
+pub fn hook() -> migrator::control::PhaseHook<migrator::source::Phase> {
+    Box::new(|phase| hold("source", phase))
+}
