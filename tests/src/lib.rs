@@ -43,9 +43,14 @@ pub fn amount(real: u64, emulated: u64) -> u64 {
 /// Asks `condition` until it gives something, at most [`limit`]`(seconds)`.
 pub fn wait_for<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + limit(seconds);
+    let mut tell = Instant::now() + Duration::from_secs(15);
     loop {
         if let Some(value) = condition()? {
             return Ok(value);
+        }
+        if Instant::now() >= tell {
+            eprintln!("still waiting for {what}");
+            tell += Duration::from_secs(15);
         }
         if Instant::now() >= end {
             return Err(format!("waited {:?} in vain for {what}", limit(seconds)).into());

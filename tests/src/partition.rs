@@ -152,9 +152,14 @@ impl Hold {
         command.env("PARTITA_HOLD_AT", &self.phase).env("PARTITA_HOLD_FILE", &self.file);
     }
 
-    /// Waits until a migration is held.
-    pub fn wait(&self) -> Result {
-        wait_for(&format!("a migration at {}", self.phase), 15, || Ok(self.file.exists().then_some(())))
+    /// Waits until the migration ordered by `migrate` is held.
+    pub fn wait(&self, migrate: &mut Process) -> Result {
+        wait_for(&format!("a migration at {}", self.phase), 10, || {
+            if migrate.status()?.is_some() {
+                return Err(format!("it was over before {}: {}", self.phase, migrate.describe()).into());
+            }
+            Ok(self.file.exists().then_some(()))
+        })
     }
 
     /// Lets it go on.

@@ -92,7 +92,12 @@ impl<'a> Roaming<'a> {
         let mut migrate = control.start_migrate(self.bench, &receiver.listen, &options)?;
         let status = migrate.wait(30)?;
         if status != 0 {
-            drop(receiver);
+            // In order, so that it takes its sockets along.
+            let mut receiver = receiver;
+            if receiver.process.status()?.is_none() {
+                receiver.process.signal(nix::sys::signal::Signal::SIGTERM)?;
+                receiver.process.wait(5)?;
+            }
             // The only good reason is that the program has ended.
             let over = wait_for("the end of the program", 3, || Ok(self.is_over()?.then_some(())));
             return match over {

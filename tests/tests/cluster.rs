@@ -51,7 +51,7 @@ fn expect_output(client: &Process, status: i32, expected: &[u8], cluster: &Clust
 #[test]
 fn badly_placed_partitions_are_spread_by_the_coordinator() -> Result {
     let bench = Bench::new()?;
-    let steps = amount(200_000, 12_000);
+    let steps = amount(200_000, 8_000);
     let expected = still(&bench, steps)?;
     let period = if is_emulated() { "--period-ms=2000" } else { "--period-ms=200" };
     let sustain = if is_emulated() { "--sustain-s=6" } else { "--sustain-s=2" };
@@ -63,7 +63,9 @@ fn badly_placed_partitions_are_spread_by_the_coordinator() -> Result {
     let moves = application["moves"].as_array().cloned().unwrap_or_default();
     let reasoned =
         moves.iter().filter(|it| it["reason"].as_str().is_some_and(|reason| !reason.is_empty())).count();
-    println!("moves: {moves:#?}");
+    for made in &moves {
+        println!("{} -> {}: {} ({} ms)", made["from"], made["to"], made["reason"], made["blackout_ms"]);
+    }
     if moves.is_empty() || reasoned != moves.len() {
         return Err(format!("{} moves, {reasoned} with a reason\n{}", moves.len(), cluster.describe()).into());
     }

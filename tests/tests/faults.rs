@@ -29,8 +29,25 @@ enum Expected {
     Lost,
 }
 
-fn rounds() -> String {
-    amount(1500, 16).to_string()
+/// Work of the partition: as much as this machine does in some seconds, and what comes of it.
+struct Work {
+    rounds: String,
+    result: String,
+}
+
+impl Work {
+    /// Measures.
+    fn new() -> Result<Self> {
+        let bench = Bench::new()?;
+        let mut command = bench.command(&binaries::guest("native/longrun")?);
+        command.args(["--seconds", &amount(4, 14).to_string()]);
+        let done = bench.run(command, "native", None, 60)?;
+        let text = String::from_utf8(done.stdout)?;
+        let result = text.lines().last().ok_or("no result")?.to_owned() + "\n";
+        let rounds = result.split(' ').nth(2).ok_or("no rounds")?.to_owned();
+        println!("natively: {result}");
+        Ok(Self { rounds, result })
+    }
 }
 
 /// One scenario: a partition that computes, and a destination.
@@ -45,11 +62,11 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn start(bench: &'a Bench, phase: &str) -> Result<Self> {
+    fn start(bench: &'a Bench, phase: &str, rounds: &str) -> Result<Self> {
         let hold = Hold::new(bench, phase);
         let at_source = phase.starts_with("source:");
         let mut command = bench.vmm(["run", "--memory", "32M", "--state-dir"])?;
-        command.arg(bench.state()).arg(binaries::guest("glibc/longrun")?).arg(rounds());
+        command.arg(bench.state()).arg(binaries::guest("glibc/longrun")?).arg(rounds);
         if at_source {
             hold.apply(&mut command);
         }
@@ -66,8 +83,8 @@ impl<'a> Scene<'a> {
     /// Migrates, strikes at the held phase, and lets everything go on. The status of `migrate`.
     fn strike(&mut self, fault: Fault) -> Result<Process> {
         let options = ["--timeout-s", "120", "--on-timeout", "force", "--downtime-limit-ms", "2000"];
-        let migrate = self.control.start_migrate(self.bench, &self.proxy.address(), &options)?;
-        self.hold.wait().map_err(|e| format!("{e}\n{}", self.describe()))?;
+        let mut migrate = self.control.start_migrate(self.bench, &self.proxy.address(), &options)?;
+        self.hold.wait(&mut migrate).map_err(|e| format!("{e}\n{}", self.describe()))?;
         match fault {
             Fault::KillSource => self.source.kill()?,
             Fault::KillDestination => self.destination.process.kill()?,
@@ -118,7 +135,7 @@ impl<'a> Scene<'a> {
         let options = ["--timeout-s", "120", "--on-timeout", "force", "--downtime-limit-ms", "2000"];
         let mut migrate = self.control.start_migrate(self.bench, &next.listen, &options)?;
         if self.at_source {
-            self.hold.wait()?;
+            self.hold.wait(&mut migrate)?;
             self.hold.release();
         }
         let status = migrate.wait(30)?;
@@ -149,15 +166,6 @@ impl<'a> Scene<'a> {
         Err(format!("output {text:?}, wanted lines in order and at last {expected:?}\n{}", self.describe())
             .into())
     }
-}
-
-/// Last line of the program on this machine.
-fn native_result(bench: &Bench) -> Result<String> {
-    let mut command = bench.command(&binaries::guest("native/longrun")?);
-    command.arg(rounds());
-    let done = bench.run(command, "native", None, 60)?;
-    let text = String::from_utf8(done.stdout)?;
-    Ok(text.lines().last().ok_or("no result")?.to_owned() + "\n")
 }
 
 fn in_doubt_is_said(process: &Process, status: Option<&Status>) -> Result {
@@ -230,9 +238,9 @@ fn resolve(scene: &mut Scene<'_>, expected: Expected, migrate: &mut Process) -> 
     }
 }
 
-fn play(phase: &str, fault: Fault, expected: Expected, result: &str) -> Result {
+fn play(phase: &str, fault: Fault, expected: Expected, work: &Work) -> Result {
     let bench = Bench::new()?;
-    let mut scene = Scene::start(&bench, phase)?;
+    let mut scene = Scene::start(&bench, phase, &work.rounds)?;
     let mut migrate = scene.strike(fault)?;
     let mut third = resolve(&mut scene, expected, &mut migrate)?;
     let statuses = [
@@ -244,7 +252,7 @@ fn play(phase: &str, fault: Fault, expected: Expected, result: &str) -> Result {
     if expected == Expected::Lost {
         return Ok(());
     }
-    scene.check_output(third.as_ref(), result).map_err(|e| format!("statuses {statuses:?}: {e}"))?;
+    scene.check_output(third.as_ref(), &work.result).map_err(|e| format!("statuses {statuses:?}: {e}"))?;
     if statuses.contains(&Some(0)) {
         Ok(())
     } else {
@@ -253,11 +261,11 @@ fn play(phase: &str, fault: Fault, expected: Expected, result: &str) -> Result {
 }
 
 fn play_all(fault: Fault, cases: &[(&str, Expected)]) -> Result {
-    let result = native_result(&Bench::new()?)?;
+    let work = Work::new()?;
     let mut failures = Failures::default();
     for (phase, expected) in cases {
         let start = std::time::Instant::now();
-        if let Err(error) = play(phase, fault, *expected, &result) {
+        if let Err(error) = play(phase, fault, *expected, &work) {
             failures.add(format!("{fault:?} at {phase}: {error}"));
         }
         println!("{fault:?} at {phase}: {:.1} s", start.elapsed().as_secs_f64());

@@ -107,6 +107,18 @@ fn page_fault(scene: &Scene<'_>, address: u64, code: u64) -> String {
     format!("page fault: {kind} at address {address:#x} ({why})")
 }
 
+/// The program touched the doorbell page elsewhere than at its two words. KVM has stepped over a store by now, so the place
+/// is the instruction after it.
+pub fn doorbell_page(scene: &Scene<'_>, address: u64, kind: &str) -> Result<Fault, FaultError> {
+    let at = place(scene, scene.cpu.regs()?.rip);
+    let message = format!(
+        "vmm: rank {}: page fault: {kind} at address {address:#x} (the doorbell page is not memory), at {at}; the partition \
+         ended with status 139",
+        scene.rank
+    );
+    Ok(Fault { status: 139, message })
+}
+
 /// KVM came back with something no program can cause on purpose.
 pub fn unexpected_exit(scene: &Scene<'_>, exit: &str) -> Result<Fault, FaultError> {
     let regs = scene.cpu.regs()?;

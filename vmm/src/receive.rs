@@ -40,7 +40,7 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     let status = host.finish(&ended, arguments.report.as_ref().map(|path| (path, 0)))?;
     drop(sockets);
     // A migration that failed before anything arrived leaves `Stopped` behind, with the reason already said.
-    Ok(if host.state() == State::Exited { status } else { 1 })
+    Ok(if matches!(host.state(), State::Exited | State::Moved) { status } else { 1 })
 }
 
 fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address) {

@@ -437,16 +437,20 @@ impl Worker {
                 let seen = data.first_chunk::<4>().copied().map(u32::from_le_bytes);
                 self.incomplete = true;
                 add(&self.counters.mmio, 1);
-                if let (abi::WAIT_ADDRESS, Some(seen)) = (address, seen) {
-                    self.wait(seen)?;
+                match (address, seen) {
+                    (abi::WAIT_ADDRESS, Some(seen)) => self.wait(seen)?,
+                    // An eventfd takes it everywhere; a host that exits for it all the same only costs time.
+                    (abi::DOORBELL_ADDRESS, _) => {}
+                    _ => {
+                        let fault = fault::doorbell_page(&self.scene(), address, "write")?;
+                        return Ok(Some(Ending::Fault(fault)));
+                    }
                 }
                 Ok(None)
             }
-            Ok(VcpuExit::MmioRead(_, data)) => {
-                data.fill(0);
-                self.incomplete = true;
+            Ok(VcpuExit::MmioRead(address, _)) => {
                 add(&self.counters.mmio, 1);
-                Ok(None)
+                Ok(Some(Ending::Fault(fault::doorbell_page(&self.scene(), address, "read")?)))
             }
             Ok(VcpuExit::Intr) => {
                 add(&self.counters.interrupted, 1);
