@@ -170,6 +170,9 @@ impl Executable {
         let Some(end) = segment.address.checked_add(segment.memory_bytes).filter(|end| *end < 1 << 46) else {
             return Err(ElfError::Malformed("a segment's address is impossible"));
         };
+        if segment.file_bytes > 0 && (segment.address ^ segment.file_offset) % PAGE_SIZE != 0 {
+            return Err(ElfError::Malformed("a segment's address and file offset differ within a page"));
+        }
         if let Some(last) = self.segments.last()
             && last.address + last.memory_bytes > segment.address
         {
