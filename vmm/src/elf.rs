@@ -170,7 +170,7 @@ impl Executable {
         let Some(end) = segment.address.checked_add(segment.memory_bytes).filter(|end| *end < 1 << 46) else {
             return Err(ElfError::Malformed("a segment's address is impossible"));
         };
-        if segment.file_bytes > 0 && (segment.address ^ segment.file_offset) % PAGE_SIZE != 0 {
+        if segment.file_bytes > 0 && !(segment.address ^ segment.file_offset).is_multiple_of(PAGE_SIZE) {
             return Err(ElfError::Malformed("a segment's address and file offset differ within a page"));
         }
         if let Some(last) = self.segments.last()
