@@ -8,6 +8,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -126,8 +127,7 @@ impl Sleeper {
                 tv_sec: (ns / 1_000_000_000) as i64,
                 tv_nsec: (ns % 1_000_000_000) as i64,
             });
-            let mut polled =
-                [self.event.as_raw_fd_for_poll(), libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 }];
+            let mut polled = [readable(self.event.as_raw_fd()), readable(0)];
             let count = if input { 2 } else { 1 };
             let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
             // SAFETY: `count` entries of a live array, a live or null time-out, no signal mask. An interruption by a
@@ -139,14 +139,8 @@ impl Sleeper {
     }
 }
 
-trait PollEntry {
-    fn as_raw_fd_for_poll(&self) -> libc::pollfd;
-}
-
-impl PollEntry for EventFd {
-    fn as_raw_fd_for_poll(&self) -> libc::pollfd {
-        libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(self), events: libc::POLLIN, revents: 0 }
-    }
+fn readable(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
 
 /// The handle by which others command the vCPU thread.
