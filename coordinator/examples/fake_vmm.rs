@@ -1,8 +1,9 @@
 //! A stand-in for `vmm` in tests: speaks `docs/vmm-api.md`, but its partition only counts lines. No KVM is needed.
 //!
-//! `fake_vmm run … ELF LINES EVERY_MS` prints `rank K line I` on stdout (and every tenth on stderr), I from 0 to LINES - 1.
+//! `fake_vmm run … ELF LINES EVERY_MS [FILE]` prints `rank K line I` on stdout (and every tenth on stderr), I from 0 to LINES - 1.
 //! `--env` steers it: `LOAD=0.5` (share of time that counts as run time; `LOAD_K` for rank K), `EXIT=3`,
 //! `MIGRATE=fail|in-doubt-lost|in-doubt-delivered|in-doubt-both|die-after-delivery` (once per partition), `MIGRATE_MS=200`.
+//! With a third argument, FILE, it goes on after its lines until there is FILE: no end overtakes a test on a slow machine.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -31,6 +32,7 @@ struct Partition {
     line: u64,
     lines: u64,
     every_ms: u64,
+    until: Option<PathBuf>,
     stdout: u64,
     stderr: u64,
     run_ns: u64,
@@ -116,6 +118,7 @@ async fn main() -> ExitCode {
         env,
         lines: program.get(1).map_or(0, |it| number(it)),
         every_ms: program.get(2).map_or(10, |it| number(it)),
+        until: program.get(3).map(PathBuf::from),
         ..Partition::default()
     };
     let state = if receives { "waiting" } else { "running" };
@@ -187,20 +190,12 @@ async fn compute(machine: Shared) -> ExitCode {
             let every = Duration::from_millis(it.every_ms.max(1));
             if matches!(machine.state, "running" | "migrating") {
                 let it = &mut machine.partition;
-                if it.line >= it.lines {
+                let may_end = it.until.as_ref().is_none_or(|file| file.exists());
+                if it.line >= it.lines && may_end {
                     let status = it.env.get("EXIT").and_then(|it| it.parse().ok()).unwrap_or(0);
                     return ExitCode::from(status);
                 }
-                let text = format!("rank {} line {}\n", it.rank, it.line);
-                let written =
-                    std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
-                it.stdout += text.len() as u64;
-                if it.line.is_multiple_of(10) {
-                    eprint!("E{text}");
-                    it.stderr += text.len() as u64 + 1;
-                }
-                it.line += 1;
-                if written.is_err() {
+                if it.line < it.lines && !print_line(it) {
                     return ExitCode::from(1);
                 }
             }
@@ -214,6 +209,19 @@ async fn compute(machine: Shared) -> ExitCode {
         }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Prints the next line; false when nobody reads.
+fn print_line(partition: &mut Partition) -> bool {
+    let text = format!("rank {} line {}\n", partition.rank, partition.line);
+    let written = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+    partition.stdout += text.len() as u64;
+    if partition.line.is_multiple_of(10) {
+        eprint!("E{text}");
+        partition.stderr += text.len() as u64 + 1;
+    }
+    partition.line += 1;
+    written.is_ok()
 }
 
 async fn receive(machine: Shared, listen: String) -> std::io::Result<()> {

@@ -60,7 +60,7 @@ fn an_imbalance_is_found_explained_and_cured_without_oscillation() -> Result {
     let cluster = Cluster::start(QUICK, &["a", "b"])?;
     let more = "strategy = \"pinned\"\nmigrate = true\n[env]\nLOAD_0 = \"0.3\"\nLOAD_1 = \"0.3\"\nLOAD_2 = \"0.2\"\n\
         LOAD_3 = \"0.1\"\n[pinned]\n0 = \"a\"\n1 = \"a\"\n2 = \"a\"\n3 = \"b\"";
-    let manifest = cluster.manifest(4, 1_500, 10, more)?;
+    let manifest = cluster.held_manifest(4, 1_500, 10, more)?;
     let waiting = cluster.submit_and_wait(&manifest)?;
     cluster.wait_running("app-1")?;
     let plan = cluster.client(&["plan", "--explain"])?;
@@ -74,6 +74,7 @@ fn an_imbalance_is_found_explained_and_cured_without_oscillation() -> Result {
     })?;
     std::thread::sleep(Duration::from_secs(2));
     cluster.wait("balance", 10, balanced)?;
+    cluster.let_end()?;
     let output = waiting.wait_with_output()?;
     assert_eq!(output.status.code(), Some(0));
     assert_lines(&output, 4, 1_500);
@@ -91,7 +92,8 @@ fn an_imbalance_is_found_explained_and_cured_without_oscillation() -> Result {
 fn output_over_many_moves_is_neither_lost_nor_doubled_and_peers_are_told() -> Result {
     let cluster = Cluster::start(STILL, &["a", "b", "c"])?;
     let peers = cluster.path().join("peers");
-    let manifest = cluster.manifest(3, 1_500, 4, &format!("env = {{ PEERS = \"{}\" }}", peers.display()))?;
+    let manifest =
+        cluster.held_manifest(3, 1_500, 4, &format!("env = {{ PEERS = \"{}\" }}", peers.display()))?;
     let waiting = cluster.submit_and_wait(&manifest)?;
     cluster.wait_running("app-1")?;
     for (rank, host) in ["b", "c", "a", "c", "a", "b"].iter().enumerate() {
@@ -102,6 +104,7 @@ fn output_over_many_moves_is_neither_lost_nor_doubled_and_peers_are_told() -> Re
     let again = cluster.client(&["migrate", "app-1", "2", "b"])?;
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("it is there already"));
+    cluster.let_end()?;
     let output = waiting.wait_with_output()?;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_lines(&output, 3, 1_500);
@@ -148,7 +151,7 @@ fn a_program_that_is_refused_fails_with_the_vmm_s_words() -> Result {
 #[test]
 fn a_killed_coordinator_finds_its_application_again_and_goes_on_moving() -> Result {
     let mut cluster = Cluster::start(STILL, &["a", "b"])?;
-    let waiting = cluster.submit_and_wait(&cluster.manifest(2, 800, 10, "")?)?;
+    let waiting = cluster.submit_and_wait(&cluster.held_manifest(2, 800, 10, "")?)?;
     cluster.wait_running("app-1")?;
     let migrate = |it: &Cluster, host| it.client(&["migrate", "app-1", "0", host]);
     assert_eq!(migrate(&cluster, "b")?.status.code(), Some(0));
@@ -162,6 +165,7 @@ fn a_killed_coordinator_finds_its_application_again_and_goes_on_moving() -> Resu
     let order = migrate(&cluster, "a")?;
     assert_eq!(order.status.code(), Some(0), "{order:?}");
     assert_eq!(cluster.partition(0)?["epoch"], 3);
+    cluster.let_end()?;
     let output = waiting.wait_with_output()?;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let app = cluster.app("app-1")?;
@@ -239,7 +243,7 @@ fn a_dead_agent_fails_its_applications_and_no_vmm_outlives_it() -> Result {
 fn a_failed_move_leaves_the_partition_where_it_was_and_movable() -> Result {
     let cluster = Cluster::start(STILL, &["a", "b"])?;
     let waiting =
-        cluster.submit_and_wait(&cluster.manifest(1, 400, 10, "env = { MIGRATE = \"fail\" }")?)?;
+        cluster.submit_and_wait(&cluster.held_manifest(1, 400, 10, "env = { MIGRATE = \"fail\" }")?)?;
     cluster.wait_running("app-1")?;
     let order = cluster.client(&["migrate", "app-1", "0", "b"])?;
     assert_eq!(order.status.code(), Some(1));
@@ -247,6 +251,7 @@ fn a_failed_move_leaves_the_partition_where_it_was_and_movable() -> Result {
     let order = cluster.client(&["migrate", "app-1", "0", "b"])?;
     assert_eq!(order.status.code(), Some(0), "{order:?}");
     assert_eq!(cluster.partition(0)?["epoch"], 3, "the failed move's epoch is not used again");
+    cluster.let_end()?;
     let output = waiting.wait_with_output()?;
     assert_eq!(output.status.code(), Some(0));
     assert_lines(&output, 1, 400);
@@ -263,13 +268,14 @@ fn an_unanswered_commit_is_settled_so_that_exactly_one_copy_goes_on() -> Result 
     ] {
         let cluster = Cluster::start(STILL, &["a", "b"])?;
         let more = format!("env = {{ MIGRATE = \"{trouble}\" }}");
-        let waiting = cluster.submit_and_wait(&cluster.manifest(1, 400, 10, &more)?)?;
+        let waiting = cluster.submit_and_wait(&cluster.held_manifest(1, 400, 10, &more)?)?;
         cluster.wait_running("app-1")?;
         let order =
             cluster.json(&["migrate", "app-1", "0", "b"]).or_else(|_| cluster.json(&["explain", "1"]))?;
         assert_eq!(order["state"], state, "{trouble}: {order}");
         assert!(cluster.kinds()?.contains(&"move-in-doubt".to_owned()), "{trouble}");
         assert_eq!(cluster.placement()?, host, "{trouble}");
+        cluster.let_end()?;
         let output = waiting.wait_with_output()?;
         assert_eq!(output.status.code(), Some(0), "{trouble}: {output:?}");
         assert_lines(&output, 1, 400);
@@ -282,7 +288,7 @@ fn an_unanswered_commit_is_settled_so_that_exactly_one_copy_goes_on() -> Result 
 fn a_destination_killed_during_a_move_does_not_hurt() -> Result {
     let cluster = Cluster::start(STILL, &["a", "b"])?;
     let waiting =
-        cluster.submit_and_wait(&cluster.manifest(1, 300, 10, "env = { MIGRATE_MS = \"600\" }")?)?;
+        cluster.submit_and_wait(&cluster.held_manifest(1, 300, 10, "env = { MIGRATE_MS = \"600\" }")?)?;
     cluster.wait_running("app-1")?;
     let order =
         cluster.command(&["migrate", "app-1", "0", "b"]).stdout(std::process::Stdio::null()).spawn()?;
@@ -290,6 +296,7 @@ fn a_destination_killed_during_a_move_does_not_hurt() -> Result {
     let receiver = Pid::from_raw(find_receiver(&cluster)?);
     kill(receiver, Signal::SIGKILL)?;
     assert_eq!(order.wait_with_output()?.status.code(), Some(1));
+    cluster.let_end()?;
     let output = waiting.wait_with_output()?;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_lines(&output, 1, 300);

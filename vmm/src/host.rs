@@ -306,7 +306,12 @@ impl Host {
         if let Some(partition) = &partition {
             if let Ending::Exit(_) = ending {
                 // What the program sent last may still be in its rings.
-                let _ = partition.with_fabric(|fabric| fabric.drain());
+                if let Ok(false) = partition.with_fabric(|fabric| fabric.drain()) {
+                    eprintln!(
+                        "vmm: rank {}: it ended with messages that no other rank took",
+                        partition.name().rank
+                    );
+                }
             }
             if let Some((path, boot_ns)) = report_to {
                 report::write(path, partition, boot_ns)?;

@@ -152,10 +152,29 @@ impl Cluster {
 
     /// Writes a manifest; `more` is TOML after name and executable.
     pub fn manifest(&self, ranks: u32, lines: u32, every_ms: u32, more: &str) -> Result<PathBuf> {
+        self.write_manifest(ranks, &format!("[\"{lines}\", \"{every_ms}\"]"), more)
+    }
+
+    /// A manifest whose partitions do not end before [`Cluster::let_end`].
+    pub fn held_manifest(&self, ranks: u32, lines: u32, every_ms: u32, more: &str) -> Result<PathBuf> {
+        let until = self.until();
+        self.write_manifest(ranks, &format!("[\"{lines}\", \"{every_ms}\", \"{}\"]", until.display()), more)
+    }
+
+    fn until(&self) -> PathBuf {
+        self.path().join("until")
+    }
+
+    /// Partitions of a held manifest may end.
+    pub fn let_end(&self) -> Result {
+        Ok(std::fs::write(self.until(), b"")?)
+    }
+
+    fn write_manifest(&self, ranks: u32, arguments: &str, more: &str) -> Result<PathBuf> {
         std::fs::write(self.path().join("prog"), b"x")?;
         let path = self.path().join("app.toml");
         let text = format!(
-            "name = \"app\"\nranks = {ranks}\nexecutable = \"prog\"\nargs = [\"{lines}\", \"{every_ms}\"]\nmemory = \"16M\"\n{more}\n"
+            "name = \"app\"\nranks = {ranks}\nexecutable = \"prog\"\nargs = {arguments}\nmemory = \"16M\"\n{more}\n"
         );
         std::fs::write(&path, text)?;
         Ok(path)

@@ -209,19 +209,6 @@ impl Transport {
         let progress = &self.fabric().progress;
         progress.store(progress.load(Ordering::Relaxed).wrapping_add(units), Ordering::Relaxed);
     }
-
-    /// Whether every byte written has been taken by the other end.
-    ///
-    /// # Errors
-    /// When a ring cannot be trusted.
-    pub fn is_drained(&mut self, me: u32) -> Result<bool, (u32, RingError)> {
-        for (peer, producer) in self.producers.iter_mut().enumerate() {
-            if peer as u32 != me && !producer.is_empty().map_err(|error| (peer as u32, error))? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
 }
 
 fn check(place: &Place) -> Result<(), String> {

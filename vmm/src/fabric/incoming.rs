@@ -46,11 +46,14 @@ async fn serve(links: &Links, stream: &Stream) -> Result<(), SessionError> {
     peer.incoming.set(number);
     peer.to_acknowledge.notify_waiters();
     welcome(links, stream, hello.from).await?;
-    tokio::try_join!(
+    let ended = tokio::try_join!(
         receive(links, hello.from, stream, number),
         acknowledge(links, hello.from, stream, number)
-    )
-    .map(|_| ())
+    );
+    if peer.incoming.get() == number {
+        peer.unacknowledged.set(false);
+    }
+    ended.map(|_| ())
 }
 
 async fn receive_hello(stream: &Stream) -> Result<Hello, SessionError> {
@@ -94,8 +97,13 @@ async fn progress(links: &Links, stream: &Stream, rank: u32, kind: Kind) -> Resu
     let peer = links.peer(rank);
     let limit = peer.limit()?;
     peer.announced.set(limit);
-    let header = Header { kind, length: 0, a: peer.received.get(), b: limit };
-    Ok(send_all(stream, &header.encode()).await?)
+    let received = peer.received.get();
+    let header = Header { kind, length: 0, a: received, b: limit };
+    send_all(stream, &header.encode()).await?;
+    if received == peer.received.get() {
+        peer.unacknowledged.set(false);
+    }
+    Ok(())
 }
 
 async fn receive(links: &Links, rank: u32, stream: &Stream, number: u64) -> Result<(), SessionError> {
@@ -125,6 +133,7 @@ async fn receive(links: &Links, rank: u32, stream: &Stream, number: u64) -> Resu
             }
             left -= got;
             peer.received.set(offset + got);
+            peer.unacknowledged.set(true);
             peer.receiving.set_messages(header.b)?;
             peer.receiving.set_written(offset + got)?;
             links.raise_event()?;

@@ -46,6 +46,10 @@ pub struct Peer {
     pub announce: Cell<bool>,
     /// Its process is gone (only looked at while draining).
     pub gone: Cell<bool>,
+    /// It has answered the greeting of the connection by which we send to it.
+    pub welcomed: Cell<bool>,
+    /// Bytes came over a connection that still stands, and it has not been told so.
+    pub unacknowledged: Cell<bool>,
     /// Number of the newest incoming connection: an older one ends.
     pub incoming: Cell<u64>,
 }
@@ -83,6 +87,8 @@ impl Peer {
             announced: Cell::new(0),
             announce: Cell::new(false),
             gone: Cell::new(false),
+            welcomed: Cell::new(false),
+            unacknowledged: Cell::new(false),
             incoming: Cell::new(0),
         })
     }
@@ -92,6 +98,9 @@ impl Peer {
         self.acknowledged.set(self.sending.read()?);
         self.received.set(self.receiving.written()?);
         self.announced.set(0);
+        // There are no connections yet.
+        self.welcomed.set(false);
+        self.unacknowledged.set(false);
         Ok(())
     }
 
@@ -99,6 +108,11 @@ impl Peer {
     pub fn written(&self) -> Result<u64, MemoryError> {
         let acknowledged = self.acknowledged.get();
         Ok(self.sending.written()?.clamp(acknowledged, acknowledged + self.sending.bytes()))
+    }
+
+    /// Whether bytes are left that a living far end has not acknowledged.
+    fn has_unsent(&self) -> bool {
+        !self.gone.get() && self.written().is_ok_and(|written| written != self.acknowledged.get())
     }
 
     /// Stream offset up to which the far end may send: what the guest has read and one ring more.
@@ -228,11 +242,25 @@ impl Links {
         }
     }
 
-    /// Whether everything the partition ever sent has arrived (or its receiver is gone).
+    /// Whether everything the partition ever sent has arrived (or its receiver is gone), and everybody whose bytes came
+    /// has been told so: a sender that has to ask a process that is gone cannot know.
     pub(super) fn drained(&self) -> bool {
         self.others().all(|rank| {
             let peer = self.peer(rank);
-            peer.gone.get() || peer.written().is_ok_and(|written| written == peer.acknowledged.get())
+            !peer.unacknowledged.get() && !peer.has_unsent()
         })
+    }
+
+    /// Whether somebody keeps the partition's last bytes waiting who may yet take them: one who moves at this moment, say.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.others().any(|rank| {
+            let peer = self.peer(rank);
+            peer.has_unsent() && !peer.welcomed.get()
+        })
+    }
+
+    /// Bytes of all streams that have arrived.
+    pub(super) fn acknowledged_bytes(&self) -> u64 {
+        self.peers.iter().map(|peer| peer.acknowledged.get()).sum()
     }
 }

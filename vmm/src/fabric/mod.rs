@@ -41,7 +41,8 @@ pub use ring::Ring;
 
 /// How often a peer is asked to take the news of a move before it is given up (about ten seconds).
 const MOVED_TRIES: u32 = 100;
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an ended partition waits for a peer that takes none of its last bytes.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a fabric needs to know.
 #[derive(Debug, Clone)]
@@ -171,7 +172,7 @@ impl Fabric {
         self.ask(Command::Directory)
     }
 
-    /// Waits until everything sent has arrived, for a bounded time. False if something is left.
+    /// Waits until everything sent has arrived, as long as there is hope. False if something is left.
     pub fn drain(&self) -> Result<bool, FabricError> {
         self.ask(Command::Drain)
     }
@@ -328,11 +329,21 @@ async fn tell_everybody(links: Rc<Links>, place: Place, done: mpsc::Sender<Vec<u
     let _ = done.send(untold);
 }
 
+/// Gives up when those who could take bytes have taken none for a while: they have no room and their programs do not read.
 async fn drain(links: Rc<Links>, done: mpsc::Sender<bool>) {
-    let wait = async {
-        while !links.drained() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut arrived = links.acknowledged_bytes();
+    let mut since = tokio::time::Instant::now();
+    while !links.drained() {
+        let now = links.acknowledged_bytes();
+        if now != arrived || links.is_waited_for() {
+            arrived = now;
+            since = tokio::time::Instant::now();
         }
-    };
-    let _ = done.send(tokio::time::timeout(DRAIN_TIMEOUT, wait).await.is_ok());
+        if since.elapsed() > DRAIN_PATIENCE {
+            let _ = done.send(false);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let _ = done.send(true);
 }

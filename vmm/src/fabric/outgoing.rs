@@ -152,10 +152,14 @@ async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
     if !links.acknowledge(rank, have)? {
         return Err(SessionError::Protocol("it has bytes that were never sent"));
     }
-    links.peer(rank).announce.set(false);
+    let peer = links.peer(rank);
+    peer.announce.set(false);
+    peer.welcomed.set(true);
     let limit = Cell::new(limit);
-    tokio::try_join!(send(links, rank, &stream, have, &limit), listen(links, rank, &stream, &limit))
-        .map(|_| ())
+    let ended =
+        tokio::try_join!(send(links, rank, &stream, have, &limit), listen(links, rank, &stream, &limit));
+    peer.welcomed.set(false);
+    ended.map(|_| ())
 }
 
 async fn send(
