@@ -282,10 +282,20 @@ impl Attempt<'_> {
     /// Has the machine built at the destination.
     fn prepare(&mut self) -> Result<Description, SourceError> {
         self.control.enter(Phase::Prepare);
-        let description =
+        let mut description =
             self.machine.describe(self.request.epoch).map_err(machine_failed("describe itself"))?;
         wire::check_description(&description).map_err(SourceError::Describe)?;
-        self.send(&Frame::Describe(description.clone()), "describing the partition")?;
+        let doing = "describing the partition";
+        // What there is no room for in DESCRIBE goes ahead of it.
+        let facts = std::mem::take(&mut description.machine);
+        if facts.len() as u64 > wire::MACHINE_BYTES_MAX {
+            return Err(SourceError::Describe(WireError::Invalid("it has too many machine facts")));
+        }
+        let (pieces, last) = facts.as_chunks::<{ wire::MACHINE_PIECE_BYTES }>();
+        for piece in pieces {
+            self.send(&Frame::Machine(piece.to_vec()), doing)?;
+        }
+        self.send(&Frame::Describe(Description { machine: last.to_vec(), ..description.clone() }), doing)?;
         match self.receive(
             &[Kind::Accept, Kind::Refuse],
             "waiting for ACCEPT",

@@ -28,6 +28,10 @@ pub const DATA_PAGES_MAX: u32 = 64;
 pub const ZERO_PAGES_MAX: u32 = 1 << 16;
 /// Bytes of state in one STATE frame.
 pub const STATE_PIECE_BYTES: usize = 256 * 1024;
+/// Most bytes of machine facts in one frame; with them a DESCRIBE stays below [`DESCRIPTION_BYTES_MAX`].
+pub const MACHINE_PIECE_BYTES: usize = 128 * 1024;
+/// Most bytes of a partition's machine facts: 1 GiB of files, and what describes the program.
+pub const MACHINE_BYTES_MAX: u64 = (1 << 30) + (64 << 20);
 /// Bytes of a saved state (writable files of the partition are in it).
 pub const STATE_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of an encoded description.
@@ -178,6 +182,8 @@ pub enum Kind {
     Commit = 0x05,
     /// Either side, before the commit: it is over.
     Abort = 0x06,
+    /// Source, before DESCRIBE: machine facts for which it has no room.
+    Machine = 0x07,
     /// Destination: the machine is built.
     Accept = 0x11,
     /// Destination: it will not be built.
@@ -200,13 +206,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Describe,
         Kind::KeepAlive,
         Kind::Final,
         Kind::State,
         Kind::Commit,
         Kind::Abort,
+        Kind::Machine,
         Kind::Accept,
         Kind::Refuse,
         Kind::Joined,
@@ -230,6 +237,7 @@ impl Kind {
             Self::Describe => DESCRIPTION_BYTES_MAX,
             Self::Final => 24 + 8 * STREAMS_MAX as usize,
             Self::State => STATE_PIECE_BYTES,
+            Self::Machine => MACHINE_PIECE_BYTES,
             Self::Abort | Self::Refuse => TEXT_BYTES_MAX,
             Self::Accept => ANNOTATION_BYTES_MAX,
             Self::Data => EXTENT_BYTES + DATA_PAGES_MAX as usize * PAGE_SIZE,
@@ -386,6 +394,8 @@ pub enum Frame {
     Final(Totals),
     /// See [`Kind::State`].
     State(Vec<u8>),
+    /// See [`Kind::Machine`].
+    Machine(Vec<u8>),
     /// See [`Kind::Commit`].
     Commit {
         /// The epoch that the destination owns from now on.
@@ -444,6 +454,7 @@ impl Frame {
             Self::KeepAlive => Kind::KeepAlive,
             Self::Final(_) => Kind::Final,
             Self::State(_) => Kind::State,
+            Self::Machine(_) => Kind::Machine,
             Self::Commit { .. } => Kind::Commit,
             Self::Abort { .. } => Kind::Abort,
             Self::Accept { .. } => Kind::Accept,
@@ -468,7 +479,7 @@ impl Frame {
             }
             Self::KeepAlive | Self::Joined => Vec::new(),
             Self::Final(totals) => encode_totals(totals),
-            Self::State(bytes) | Self::Accept { annotation: bytes } => bytes.clone(),
+            Self::State(bytes) | Self::Machine(bytes) | Self::Accept { annotation: bytes } => bytes.clone(),
             Self::Commit { epoch: value } | Self::Running { epoch: value } | Self::Ready { pages: value } => {
                 value.to_le_bytes().to_vec()
             }
@@ -501,6 +512,7 @@ impl Frame {
             Kind::Joined if body.is_empty() => Self::Joined,
             Kind::Final => Self::Final(decode_totals(body).ok_or_else(malformed)?),
             Kind::State if !body.is_empty() => Self::State(body.to_vec()),
+            Kind::Machine if !body.is_empty() => Self::Machine(body.to_vec()),
             Kind::Commit => Self::Commit { epoch: number()? },
             Kind::Running => Self::Running { epoch: number()? },
             Kind::Ready => Self::Ready { pages: number()? },
@@ -515,7 +527,7 @@ impl Frame {
                 (round, 0, pages) => Self::RoundAck { round, pages },
                 _ => return Err(WireError::Reserved(kind)),
             },
-            Kind::KeepAlive | Kind::Joined | Kind::State => return Err(malformed()),
+            Kind::KeepAlive | Kind::Joined | Kind::State | Kind::Machine => return Err(malformed()),
             Kind::Data | Kind::Zero => {
                 return Err(WireError::Unexpected { kind, wanted: "outside a page stream" });
             }

@@ -26,6 +26,7 @@ fn frames() -> Vec<Frame> {
         Frame::KeepAlive,
         Frame::Final(totals),
         Frame::State(vec![0xaa; 5]),
+        Frame::Machine(vec![0xbb; 3]),
         Frame::Commit { epoch: 7 },
         Frame::Abort { reason: "cancelled".to_owned() },
         Frame::Accept { annotation: b"unix:/x".to_vec() },

@@ -28,6 +28,18 @@ fn a_quiet_partition_arrives_byte_for_byte() {
 }
 
 #[test]
+fn machine_facts_of_any_length_arrive() {
+    for bytes in [0, 128 << 10, (128 << 10) + 1, 700_000] {
+        let source = TestSource::new();
+        let facts: Vec<u8> = (0..bytes).map(|index: u32| (index % 251) as u8).collect();
+        *source.facts.lock().unwrap() = facts.clone();
+        let attempt = Setup::new(1).run(&source);
+        assert_moved(&attempt, &source);
+        assert_eq!(attempt.machine.description.unwrap().machine, facts);
+    }
+}
+
+#[test]
 fn memory_that_is_not_fresh_gets_its_zero_pages() {
     let source = TestSource::new();
     let setup = Setup { machine: TestDestination::new(false), ..Setup::new(4) };

@@ -7,7 +7,7 @@ use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock;
 use crate::partition::Description;
 use crate::transport::{Listener, TransportError};
-use crate::wire::{Frame, Hello, Kind, Role, WireError};
+use crate::wire::{Frame, Hello, Kind, MACHINE_BYTES_MAX, Role, WireError};
 
 /// Waits for a source that says hello and describes its partition.
 pub(super) fn source<'a>(
@@ -50,9 +50,20 @@ fn introduce(
     }
     let silence = options.timeouts.hello;
     let phase = "at the beginning of a migration";
-    match channel.receive(Expect { kinds: &[Kind::Describe], phase, silence, stop: &stop })? {
-        Frame::Describe(description) => Ok((hello, description)),
-        other => Err(WireError::Unexpected { kind: other.kind(), wanted: phase }.into()),
+    let mut machine = Vec::new();
+    loop {
+        let expect = Expect { kinds: &[Kind::Machine, Kind::Describe], phase, silence, stop: &stop };
+        match channel.receive(expect)? {
+            Frame::Machine(piece) => machine.extend(piece),
+            Frame::Describe(mut description) => {
+                machine.append(&mut description.machine);
+                return Ok((hello, Description { machine, ..description }));
+            }
+            other => return Err(WireError::Unexpected { kind: other.kind(), wanted: phase }.into()),
+        }
+        if machine.len() as u64 > MACHINE_BYTES_MAX {
+            return Err(WireError::Invalid("it has too many machine facts").into());
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub struct TestSource {
     running: RwLock<bool>,
     in_verb: AtomicBool,
     pub state: Mutex<Vec<u8>>,
+    pub facts: Mutex<Vec<u8>>,
     pub fail: Mutex<Option<&'static str>>,
     pub resumes: AtomicUsize,
 }
@@ -67,6 +68,7 @@ impl TestSource {
             tracking: AtomicBool::new(false),
             running: RwLock::new(true),
             in_verb: AtomicBool::new(false),
+            facts: Mutex::new(vec![7; 100]),
             state: Mutex::new((0..300_001u32).map(|index| index as u8).collect()),
             fail: Mutex::new(None),
             resumes: AtomicUsize::new(0),
@@ -130,7 +132,13 @@ impl TestSource {
 impl SourceMachine for TestSource {
     fn describe(&self, epoch: u64) -> Result<Description, MachineError> {
         let regions = REGIONS.to_vec();
-        Ok(Description { application: "test".into(), rank: 3, epoch, regions, machine: vec![7; 100] })
+        Ok(Description {
+            application: "test".into(),
+            rank: 3,
+            epoch,
+            regions,
+            machine: self.facts.lock().unwrap().clone(),
+        })
     }
 
     fn start_tracking(&self) -> Result<(), MachineError> {
