@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::extract::State as Extract;
 use axum::extract::{DefaultBodyLimit, Path as UrlPath};
@@ -13,6 +15,7 @@ use axum::{Json, Router};
 use migrator::report::MigrateRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use vmm::fabric::Place;
 
 use crate::cli::{Failure, chain};
@@ -20,6 +23,8 @@ use crate::host::{Host, Refusal};
 use crate::report;
 
 const BODY_BYTES_MAX: usize = 64 << 10;
+/// How long an ended process stays for an answer that nobody reads.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,8 +75,28 @@ fn to_json(value: &impl Serialize) -> Answer {
     serde_json::to_value(value).map(Json).map_err(|e| Refusal { status: 500, text: chain(&e) })
 }
 
+/// A served control socket. Dropping it lets answers that are under way go out, for a bounded time.
+pub struct Server {
+    closing: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.closing.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn is_closing(mut closing: watch::Receiver<bool>) {
+    // An error says that the server is gone, which comes to the same.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
 /// Starts serving on `socket`. Returns when it listens.
-pub fn serve(host: Arc<Host>, socket: &Path) -> Result<(), Failure> {
+pub fn serve(host: Arc<Host>, socket: &Path) -> Result<Server, Failure> {
     let fail = |e: io::Error| Failure::failed(format!("control socket {}: {e}", socket.display()));
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
@@ -79,20 +104,33 @@ pub fn serve(host: Arc<Host>, socket: &Path) -> Result<(), Failure> {
     }
     let listener = std::os::unix::net::UnixListener::bind(socket).map_err(fail)?;
     listener.set_nonblocking(true).map_err(fail)?;
+    let (closing, closed) = watch::channel(false);
     let serve = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let result = runtime.and_then(|runtime| {
-            runtime.block_on(async {
+            let result = runtime.block_on(async {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
-                axum::serve(listener, router(host)).await
-            })
+                let answers =
+                    axum::serve(listener, router(host)).with_graceful_shutdown(is_closing(closed.clone()));
+                let late = async {
+                    is_closing(closed).await;
+                    tokio::time::sleep(LAST_ANSWER).await;
+                };
+                tokio::select! {
+                    result = answers => result,
+                    () = late => Ok(()),
+                }
+            });
+            // A migration may still be under way; the process does not wait for it.
+            runtime.shutdown_background();
+            result
         });
         if let Err(error) = result {
             tracing::error!(%error, "the control API has ended");
         }
     };
-    std::thread::Builder::new().name("api".into()).spawn(serve).map_err(fail)?;
-    Ok(())
+    let thread = std::thread::Builder::new().name("api".into()).spawn(serve).map_err(fail)?;
+    Ok(Server { closing, thread: Some(thread) })
 }
 
 fn router(host: Arc<Host>) -> Router {
@@ -163,11 +201,7 @@ async fn resume(Extract(host): Extract<Arc<Host>>, body: axum::body::Bytes) -> A
 }
 
 async fn stop(Extract(host): Extract<Arc<Host>>) -> Answer {
-    // The answer goes out before the process ends.
-    tokio::spawn(async move {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        host.stop();
-    });
+    host.stop();
     Ok(Json(json!({})))
 }
 

@@ -36,7 +36,7 @@ impl Destination {
 impl DestinationMachine for Destination {
     fn build(&mut self, description: &Description) -> Result<(), MachineError> {
         self.host.set_state(State::Receiving, None);
-        let blueprint: Blueprint = postcard::from_bytes(&description.machine)?;
+        let blueprint = Blueprint::decode(&description.machine)?;
         let expected = blueprint.layout.regions().map(|(address, bytes)| Region { address, bytes });
         if description.regions != expected {
             return Err("its memory regions are not those of its own layout".into());

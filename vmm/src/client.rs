@@ -69,8 +69,13 @@ async fn request(socket: &Path, method: &str, path: &str, body: &Value) -> Resul
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(text)))
         .map_err(|e| fail(&e))?;
+    // It ends with the exchange, or the exchange with it.
+    tokio::spawn(connection);
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(|e| fail(&e))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| fail(&format_args!("the vmm closed the connection: {e}")))?;
         let status = response.status();
         let body =
             Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| fail(&e))?;
@@ -81,10 +86,7 @@ async fn request(socket: &Path, method: &str, path: &str, body: &Value) -> Resul
         let text = value.get("error").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
         Err(fail(&text))
     };
-    tokio::select! {
-        result = exchange => result,
-        _ = connection => Err(fail(&"the vmm closed the connection")),
-    }
+    exchange.await
 }
 
 fn print(action: &Action, answer: &Value) {

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use migrator::report::{MigrateReport, MigrateRequest};
 use migrator::source;
@@ -290,10 +289,8 @@ impl Host {
     pub fn finish(&self, ended: &Receiver<Ending>, report_to: Option<(&PathBuf, u64)>) -> Outcome {
         let ending = ended.recv().unwrap_or(Ending::Stopped);
         let status = ending.status();
-        match &ending {
-            Ending::Fault(fault) => eprintln!("{}", fault.message),
-            Ending::Released => std::thread::sleep(Duration::from_millis(100)), // the API's last answer goes out
-            Ending::Exit(_) | Ending::Stopped => {}
+        if let Ending::Fault(fault) = &ending {
+            eprintln!("{}", fault.message);
         }
         let partition = self.partition().ok();
         {

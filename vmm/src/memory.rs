@@ -6,7 +6,10 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use partita_abi::{MEMORY_BYTES_MAX, PAGE_SIZE, RINGS_BASE, SYSTEM_BASE, ring_area_bytes};
+use partita_abi::{
+    MEMORY_BYTES_MAX, PAGE_SIZE, RANKS_MAX, RING_BYTES_MAX, RING_BYTES_MIN, RINGS_BASE, SYSTEM_BASE,
+    ring_area_bytes,
+};
 use thiserror::Error;
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::{
@@ -56,6 +59,14 @@ pub enum MemoryError {
         #[source]
         source: GuestMemoryError,
     },
+    /// Sizes of rings that cannot be.
+    #[error("no partition has {ranks} ranks with rings of {ring_bytes} bytes")]
+    Rings {
+        /// Ranks of the application.
+        ranks: u32,
+        /// Data bytes of a ring.
+        ring_bytes: u32,
+    },
     /// The host could not populate or release pages.
     #[error("the host cannot {what} {bytes} bytes of guest memory at {address:#x}")]
     Advise {
@@ -98,7 +109,16 @@ impl Layout {
         (16 + tables(self.program_bytes) + tables(rings) + 10) * PAGE_SIZE
     }
 
-    fn check(&self) -> Result<(), MemoryError> {
+    /// Refuses sizes that no partition has.
+    pub fn check(&self) -> Result<(), MemoryError> {
+        let rings = RING_BYTES_MIN..=RING_BYTES_MAX;
+        if self.ranks == 0
+            || self.ranks > RANKS_MAX
+            || !rings.contains(&self.ring_bytes)
+            || !self.ring_bytes.is_power_of_two()
+        {
+            return Err(MemoryError::Rings { ranks: self.ranks, ring_bytes: self.ring_bytes });
+        }
         let max = MEMORY_BYTES_MAX;
         if self.program_bytes < PROGRAM_BYTES_MIN
             || self.program_bytes > max

@@ -96,6 +96,34 @@ pub struct Saved {
     directory: Directory,
 }
 
+/// Looks at the version before the rest: another version may have another shape.
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, PartitionError> {
+    let (version, _) = postcard::take_from_bytes(bytes).map_err(PartitionError::State)?;
+    require("state", version, STATE_VERSION)?;
+    postcard::from_bytes(bytes).map_err(PartitionError::State)
+}
+
+fn require(what: &'static str, theirs: u32, ours: u32) -> Result<(), PartitionError> {
+    if theirs == ours { Ok(()) } else { Err(PartitionError::Version { what, theirs, ours }) }
+}
+
+impl Blueprint {
+    /// Reads what a source sent; memory sizes that cannot be are refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PartitionError> {
+        let blueprint: Self = decode(bytes)?;
+        require("guest ABI", blueprint.abi_version, ABI_VERSION)?;
+        blueprint.layout.check()?;
+        Ok(blueprint)
+    }
+}
+
+impl Saved {
+    /// Reads what a source sent.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PartitionError> {
+        decode(bytes)
+    }
+}
+
 /// Who a partition is.
 #[derive(Debug, Clone)]
 pub struct Name {
@@ -217,12 +245,6 @@ impl Partition {
 
     /// Builds everything of a partition that will arrive: machine, memory, vCPU. Refuses what cannot run here.
     pub fn prepare(name: Name, blueprint: Blueprint, fabric: fabric::Config) -> Result<Self, PartitionError> {
-        let check = |what, theirs, ours| match theirs == ours {
-            true => Ok(()),
-            false => Err(PartitionError::Version { what, theirs, ours }),
-        };
-        check("state", blueprint.version, STATE_VERSION)?;
-        check("guest ABI", blueprint.abi_version, ABI_VERSION)?;
         let memory = Arc::new(Memory::new(blueprint.layout)?);
         let parts = Machine::create(&memory)?;
         if let Some(missing) = blueprint.features.missing_on(&parts.cpu.features()) {
@@ -280,14 +302,7 @@ impl Partition {
     ///
     /// Returns how many bytes it had written to standard output and standard error before it came.
     pub fn restore(&self, saved: &[u8], on_end: OnEnd) -> Result<[u64; 2], PartitionError> {
-        let saved: Saved = postcard::from_bytes(saved).map_err(PartitionError::State)?;
-        if saved.version != STATE_VERSION {
-            return Err(PartitionError::Version {
-                what: "state",
-                theirs: saved.version,
-                ours: STATE_VERSION,
-            });
-        }
+        let saved = Saved::decode(saved)?;
         let Spare { cpu, doorbell, mut fabric } =
             lock(&self.spare).take().ok_or(PartitionError::Order("it has been restored before"))?;
         let blueprint = lock(&self.blueprint).clone();

@@ -31,13 +31,14 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     if let Address::Unix(path) = &fabric {
         sockets.0.push(path.clone());
     }
-    api::serve(host.clone(), &arguments.api_socket)?;
+    let server = api::serve(host.clone(), &arguments.api_socket)?;
     let incoming = host.clone();
     std::thread::Builder::new()
         .name("receive".into())
         .spawn(move || take_in(&incoming, &listener, fabric))
         .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     let status = host.finish(&ended, arguments.report.as_ref().map(|path| (path, 0)))?;
+    drop(server);
     drop(sockets);
     // A migration that failed before anything arrived leaves `Stopped` behind, with the reason already said.
     Ok(if matches!(host.state(), State::Exited | State::Moved) { status } else { 1 })

@@ -144,8 +144,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
     host.set_state(State::Running, None);
     let boot_ns = clock::monotonic_ns() - started_ns;
     partition.resume(false).map_err(|e| Failure::failed(chain(&e)))?;
-    if arguments.state_dir.is_some() {
-        api::serve(host.clone(), &state_dir.api(rank))?;
-    }
+    let wants_api = arguments.state_dir.is_some();
+    let _server = wants_api.then(|| api::serve(host.clone(), &state_dir.api(rank))).transpose()?;
     host.finish(&ended, arguments.report.as_ref().map(|path| (path, boot_ns)))
 }
