@@ -4,33 +4,68 @@
 #   tests/system.sh                      every test of every file
 #   tests/system.sh FILE[:WORD,WORD]…    only these files of tests/tests (programs, applications, storm, faults, cluster), of them
 #                                        only tests whose names contain one of the words
+#
+# Where KVM is emulated, two files run at a time (PARTITA_TEST_JOBS): each has a machine of its own, which keeps one processor
+# busy. Elsewhere they run one after another, because then their limits are real times.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 binaries=$(cargo test --locked -p partita-tests --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u)
 [ -n "$binaries" ] || { cargo test --locked -p partita-tests --no-run; exit 1; }
-[ $# -gt 0 ] || set -- programs applications storm faults cluster
+[ $# -gt 0 ] || set -- applications storm faults cluster programs
 out=${CARGO_TARGET_DIR:-$PWD/target}
 export PARTITA_BIN=$out/release PARTITA_GUESTS=$out/programs PARTITA_APPS=$out/apps PARTITA_ORACLE=$out/oracle
-failed=
-for wanted in "$@"; do
-    name=${wanted%%:*}
-    words=
-    [ "$name" = "$wanted" ] || words=${wanted#*:}
-    binary=$(printf '%s\n' $binaries | grep "/$name-[0-9a-f]*$" | head -n 1) || true
-    [ -n "$binary" ] || { echo "system.sh: no test file is called $name" >&2; exit 2; }
-    echo "== $name ${words:+(only $words)}"
-    # A machine of its own for every file. Status 99: the emulated machine itself died (QEMU's SVM emulation does, now and
-    # then), which says nothing about the test; only then is it run again, three times at most. A failed test is final.
+jobs=1
+[ -w /dev/kvm ] || jobs=2
+jobs=${PARTITA_TEST_JOBS:-$jobs}
+
+binary_of() { printf '%s\n' $binaries | grep "/$1-[0-9a-f]*$" | head -n 1; }
+
+# One file. Status 99: the emulated machine itself died (QEMU's SVM emulation does, now and then), which says nothing about
+# the test; only then is it run again, three times at most. A failed test is final.
+run_file() {
+    local name=${1%%:*} words= status try
+    [ "$name" = "$1" ] || words=${1#*:}
     for try in 1 2 3; do
         status=0
-        tests/machine/with-kvm "$binary" --test-threads=1 ${words//,/ } || status=$?
-        [ "$status" = 99 ] || break
+        tests/machine/with-kvm "$(binary_of "$name")" --test-threads=1 ${words//,/ } || status=$?
+        [ "$status" = 99 ] || return "$status"
         echo "== $name: the emulated machine died (try $try of 3)"
     done
-    [ "$status" = 0 ] || failed="$failed $name"
+    return "$status"
+}
+
+for wanted in "$@"; do
+    [ -n "$(binary_of "${wanted%%:*}")" ] || { echo "system.sh: no test file is called ${wanted%%:*}" >&2; exit 2; }
 done
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"; kill $(jobs -p) 2>/dev/null || true' EXIT
+failed=
+declare -A running=()
+
+# Waits for one file and shows what it printed.
+reap() {
+    local status=0 pid=
+    wait -n -p pid "${!running[@]}" || status=$?
+    echo "== ${running[$pid]}: status $status"
+    cat "$logs/$pid"
+    [ "$status" = 0 ] || failed="$failed ${running[$pid]}"
+    unset "running[$pid]"
+}
+
+for wanted in "$@"; do
+    while [ "${#running[@]}" -ge "$jobs" ]; do reap; done
+    echo "== $wanted: started"
+    if [ "$jobs" = 1 ]; then
+        run_file "$wanted" || failed="$failed $wanted"
+    else
+        run_file "$wanted" >"$logs/new" 2>&1 &
+        running[$!]=$wanted
+        mv "$logs/new" "$logs/$!"
+    fi
+done
+while [ "${#running[@]}" -gt 0 ]; do reap; done
 if [ -n "$failed" ]; then
     echo "system tests failed:$failed"
     exit 1

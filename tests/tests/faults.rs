@@ -312,7 +312,9 @@ fn the_source_is_killed() -> Result {
         Fault::KillSource,
         &[
             ("source:Round(0)", Expected::Lost),
-            ("source:Saved", Expected::Lost),
+            ("source:Blackout", Expected::Lost),
+            // Everything has been sent, so there is a whole copy; only its operator can know that the source is dead.
+            ("source:Saved", Expected::DestinationInDoubt),
             ("source:Ready", Expected::DestinationInDoubt),
             ("destination:Commit", Expected::DestinationRuns),
             ("source:Commit", Expected::DestinationRuns),

@@ -16,8 +16,11 @@ fn messages_survive_random_moves() -> Result {
     while moves < MOVES {
         runs += 1;
         assert!(runs <= 20, "only {moves} moves in {runs} runs: make them longer (PARTITA_TEST_SCALE)");
-        let messages = amount(400_000, 30_000);
-        let bytes_max = amount(4 << 20, 16 << 10);
+        // Every other run has messages of up to 4 MiB, and fewer of them.
+        let (messages, bytes_max) = match runs % 2 {
+            1 => (amount(40_000, 800), 4 << 20),
+            _ => (amount(1_000_000, 30_000), 16 << 10),
+        };
         let seed = random.below(1 << 30);
         let arguments = format!("--seed {seed} --messages {messages} --max-bytes {bytes_max}");
         println!("storm {arguments}");

@@ -17,8 +17,8 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("xtask", &[]),
 ];
 
-/// The package that may depend on all others: the whole-system tests.
-const UNLIMITED: &str = "partita-tests";
+/// Packages that may depend on all others: the whole-system tests and the fuzz targets.
+const UNLIMITED: [&str; 2] = ["partita-tests", "partita-fuzz"];
 
 const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
@@ -26,7 +26,7 @@ const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencie
 pub fn check(tree: &Tree) -> Vec<Finding> {
     tree.members
         .iter()
-        .filter(|member| member.name != UNLIMITED)
+        .filter(|member| !UNLIMITED.contains(&member.name.as_str()))
         .flat_map(|member| check_member(tree, member))
         .collect()
 }
