@@ -17,16 +17,16 @@ fn messages_survive_random_moves() -> Result {
         runs += 1;
         assert!(runs <= 20, "only {moves} moves in {runs} runs: make them longer (PARTITA_TEST_SCALE)");
         // Every other run has messages of up to 4 MiB, and fewer of them.
-        let (messages, bytes_max) = match runs % 2 {
-            1 => (amount(40_000, 800), 4 << 20),
-            _ => (amount(1_000_000, 30_000), 16 << 10),
+        let (messages, bytes_max, memory) = match runs % 2 {
+            1 => (amount(40_000, 800), 4 << 20, "160M"),
+            _ => (amount(1_000_000, 30_000), 16 << 10, "64M"),
         };
         let seed = random.below(1 << 30);
         let arguments = format!("--seed {seed} --messages {messages} --max-bytes {bytes_max}");
         println!("storm {arguments}");
         let arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
         let ranks = 3;
-        let mut roaming = Roaming::start(&bench, ranks, "64M", "storm", &arguments)?;
+        let mut roaming = Roaming::start(&bench, ranks, memory, "storm", &arguments)?;
         while moves + roaming.moves < MOVES && roaming.step(random.below(u64::from(ranks)) as u32)? {}
         let output = roaming.finish(90)?;
         moves += roaming.moves;
