@@ -117,11 +117,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts one; `hold` is a phase with the file that holds it there, see [`Hold`].
-    pub fn start(bench: &Bench, number: u32, hold: Option<&Hold>) -> Result<Self> {
+    /// Starts one with further arguments; `hold` is a phase with the file that holds it there, see [`Hold`].
+    pub fn start(bench: &Bench, number: u32, arguments: &[&str], hold: Option<&Hold>) -> Result<Self> {
         let socket = bench.state().join(format!("receive-{number}.sock"));
         let mut command = bench.vmm(["receive", "--listen", "tcp:127.0.0.1:0", "--api-socket"])?;
-        command.arg(&socket);
+        command.arg(&socket).args(arguments);
         if let Some(hold) = hold {
             hold.apply(&mut command);
         }

@@ -78,7 +78,10 @@ impl<'a> Roaming<'a> {
         if self.is_over()? {
             return Ok(false);
         }
-        let receiver = Receiver::start(self.bench, self.receivers.len() as u32, None)?;
+        // Every third process does not share rings, so that streams go in and out of shared memory.
+        let number = self.receivers.len() as u32;
+        let rings = if number % 3 == 2 { "proxied" } else { "direct" };
+        let receiver = Receiver::start(self.bench, number, &["--rings", rings], None)?;
         let control = self.controls[rank as usize].clone();
         // A long limit: the tests are about correctness, and the emulated machine has no bandwidth to speak of.
         let options = [

@@ -85,14 +85,14 @@ fn moved(program: &str, ranks: u32, arguments: impl Fn(u64) -> String) -> Result
 
 #[test]
 fn heat_moves_ten_times() -> Result {
-    let steps = amount(1_000_000, 8_000);
+    let steps = amount(1_000_000, 20_000);
     moved("heat", 2, |factor| format!("--size 32 --steps {} --seed 1 --every 100", steps * factor))
 }
 
 #[test]
 fn cg_moves_ten_times() -> Result {
     // It converges soon; the extra products are what takes time.
-    let products = amount(40_000, 2_500);
+    let products = amount(40_000, 4_000);
     moved("cg", 2, |factor| {
         let work = products * factor;
         format!("--size 32 --iterations 60 --seed 1 --tolerance 0 --work {work},{work}")
@@ -101,12 +101,12 @@ fn cg_moves_ten_times() -> Result {
 
 #[test]
 fn sort_moves_ten_times() -> Result {
-    let rounds = amount(100_000, 4_000);
+    let rounds = amount(100_000, 6_000);
     moved("sort", 2, |factor| format!("--size 1000 --rounds {} --seed 1", rounds * factor))
 }
 
 #[test]
 fn ring_moves_ten_times() -> Result {
-    let laps = amount(500_000, 6_000);
+    let laps = amount(500_000, 12_000);
     moved("ring", 2, |factor| format!("--size 256 --laps {} --seed 1", laps * factor))
 }

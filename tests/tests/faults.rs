@@ -75,7 +75,7 @@ impl<'a> Scene<'a> {
         control
             .wait_until(bench, &[State::Running], 10)
             .map_err(|e| format!("{e}\n{}", source.describe()))?;
-        let destination = Receiver::start(bench, 0, (!at_source).then_some(&hold))?;
+        let destination = Receiver::start(bench, 0, &[], (!at_source).then_some(&hold))?;
         let proxy = Proxy::start(&destination.listen)?;
         Ok(Self { bench, hold, at_source, source, control, destination, proxy })
     }
@@ -131,7 +131,7 @@ impl<'a> Scene<'a> {
 
     /// Moves the survivor on the source once more, to a fresh destination.
     fn move_again(&mut self) -> Result<Receiver> {
-        let next = Receiver::start(self.bench, 1, None)?;
+        let next = Receiver::start(self.bench, 1, &[], None)?;
         let options = ["--timeout-s", "120", "--on-timeout", "force", "--downtime-limit-ms", "2000"];
         let mut migrate = self.control.start_migrate(self.bench, &next.listen, &options)?;
         if self.at_source {

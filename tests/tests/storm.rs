@@ -5,7 +5,7 @@ use partita_tests::roaming::Roaming;
 use partita_tests::{Bench, Result, amount};
 
 /// Moves that the test has to make; with 10 of each application the whole suite makes more than 100.
-const MOVES: u32 = 62;
+const MOVES: u32 = 56;
 
 #[test]
 fn messages_survive_random_moves() -> Result {
@@ -18,8 +18,8 @@ fn messages_survive_random_moves() -> Result {
         assert!(runs <= 20, "only {moves} moves in {runs} runs: make them longer (PARTITA_TEST_SCALE)");
         // Every other run has messages of up to 4 MiB, and fewer of them.
         let (messages, bytes_max, memory) = match runs % 2 {
-            1 => (amount(40_000, 800), 4 << 20, "160M"),
-            _ => (amount(1_000_000, 30_000), 16 << 10, "64M"),
+            1 => (amount(40_000, 2_000), 4 << 20, "160M"),
+            _ => (amount(1_000_000, 60_000), 16 << 10, "64M"),
         };
         let seed = random.below(1 << 30);
         let arguments = format!("--seed {seed} --messages {messages} --max-bytes {bytes_max}");

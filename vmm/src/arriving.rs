@@ -14,13 +14,15 @@ use crate::host::{Host, State};
 pub struct Destination {
     host: Arc<Host>,
     fabric: Address,
+    shares: bool,
     partition: Option<Arc<Partition>>,
     regions: [(u64, u64); 3],
 }
 
 impl Destination {
-    pub fn new(host: Arc<Host>, fabric: Address) -> Self {
-        Self { host, fabric, partition: None, regions: [(0, 0); 3] }
+    /// `shares`: rings may be shared with partitions of this machine.
+    pub fn new(host: Arc<Host>, fabric: Address, shares: bool) -> Self {
+        Self { host, fabric, shares, partition: None, regions: [(0, 0); 3] }
     }
 
     fn partition(&self) -> Result<&Arc<Partition>, MachineError> {
@@ -56,6 +58,7 @@ impl DestinationMachine for Destination {
             epoch: name.epoch,
             listen: self.fabric.clone(),
             directory: fabric::Directory::new(),
+            shares: self.shares,
         };
         self.partition = Some(Arc::new(Partition::prepare(name, blueprint, fabric)?));
         Ok(())

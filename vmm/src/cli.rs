@@ -62,6 +62,8 @@ pub struct RunArgs {
     /// How long a blocking MPI call polls before it sleeps, microseconds
     #[arg(long, value_name = "US", help_heading = "One rank of an application")]
     pub spin_us: Option<u64>,
+    #[command(flatten)]
+    pub rings: RingsArgs,
     /// The program
     #[arg(value_name = "ELF")]
     pub elf: PathBuf,
@@ -70,8 +72,32 @@ pub struct RunArgs {
     pub arguments: Vec<String>,
 }
 
+/// How messages go between partitions of one machine.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct RingsArgs {
+    /// Messages between partitions of this machine: through shared memory, or carried by their vmm's
+    #[arg(long, value_enum, default_value_t = Rings::Direct)]
+    pub rings: Rings,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rings {
+    /// Both map the same memory
+    Direct,
+    /// Over sockets
+    Proxied,
+}
+
+impl RingsArgs {
+    pub fn shares(self) -> bool {
+        self.rings == Rings::Direct
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct ReceiveArgs {
+    #[command(flatten)]
+    pub rings: RingsArgs,
     /// Where to take a migration: tcp:HOST:PORT (port 0 takes a free one, see `vmm ctl SOCKET status`)
     #[arg(long, value_name = "ADDR")]
     pub listen: migrator::transport::Address,

@@ -150,7 +150,7 @@ fn place_shared_pages(memory: &Memory, paging: &mut Paging, identity: &Identity)
         (abi::TIME_PAGE, PAGE_SIZE, Access::READ),
         (abi::FABRIC_PAGE, PAGE_SIZE, Access::READ_WRITE),
         (abi::VDSO_BASE, abi::VDSO_BYTES_MAX, Access::READ_EXECUTE),
-        (abi::DOORBELL_PAGE, PAGE_SIZE, Access::READ_WRITE),
+        (abi::DOORBELL_PAGE, abi::DOORBELL_BYTES, Access::READ_WRITE),
         (rings, rings_bytes, Access::READ_WRITE),
     ] {
         paging.map(memory, address, bytes, access)?;

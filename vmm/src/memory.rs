@@ -4,6 +4,7 @@
 //! in the bitmap that `vm-memory` keeps for every region. A migration asks for both together (`partition`).
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use partita_abi::{
@@ -271,6 +272,38 @@ impl Memory {
             0 => Ok(()),
             _ => Err(MemoryError::Advise { what, address, bytes, source: io::Error::last_os_error() }),
         }
+    }
+
+    /// Puts the file behind a range (whole pages), shared with whoever else maps it. The guest must not be running.
+    pub fn map_shared(&self, address: u64, bytes: u64, file: &OwnedFd) -> Result<(), MemoryError> {
+        self.map_over(address, bytes, file, libc::MAP_SHARED, "share")
+    }
+
+    /// Keeps what is in a range that was [`Memory::map_shared`], but for itself: what this side writes from now on nobody else
+    /// sees. The guest must not be running.
+    pub fn map_private(&self, address: u64, bytes: u64, file: &OwnedFd) -> Result<(), MemoryError> {
+        self.map_over(address, bytes, file, libc::MAP_PRIVATE, "take back")
+    }
+
+    fn map_over(
+        &self,
+        address: u64,
+        bytes: u64,
+        file: &OwnedFd,
+        kind: i32,
+        what: &'static str,
+    ) -> Result<(), MemoryError> {
+        let pointer = self.host_pointer(address, bytes)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the range is inside our own mapping, which stays one as a whole; no Rust reference to it exists except
+        // to atomic words, which stay mapped words; the file was checked to be long enough and cannot shrink.
+        let mapped = unsafe {
+            libc::mmap(pointer.cast(), bytes as usize, access, kind | libc::MAP_FIXED, file.as_raw_fd(), 0)
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(MemoryError::Advise { what, address, bytes, source: io::Error::last_os_error() });
+        }
+        Ok(())
     }
 
     /// Takes every mapping of a range away from the hypervisor's tables without changing its content, so that the next

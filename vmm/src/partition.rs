@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::clock::{self, GuestTime};
 use crate::counters::{CpuCounters, SavedCounters};
 use crate::elf::Executable;
-use crate::fabric::{self, Directory, Fabric, FabricError};
+use crate::fabric::{self, Directory, Fabric, FabricError, Guest};
 use crate::fault::Program;
 use crate::kvm::cpu::{Cpu, Features};
 use crate::kvm::{KvmError, Machine};
@@ -137,9 +137,10 @@ pub struct Name {
 
 /// A partition of this process.
 pub struct Partition {
-    // Field order is drop order: the vCPU and the fabric end before the machine, the machine before its memory.
-    vcpu: Mutex<Option<Vcpu>>,
+    // Field order is drop order: the fabric, which interrupts the vCPU, ends before it, the vCPU before the machine, the
+    // machine before its memory.
     fabric: Mutex<Option<Fabric>>,
+    vcpu: Mutex<Option<Vcpu>>,
     machine: Machine,
     memory: Arc<Memory>,
     name: Name,
@@ -259,8 +260,8 @@ impl Partition {
     fn assemble(name: Name, machine: Machine, memory: Arc<Memory>, blueprint: Blueprint) -> Self {
         let words = blueprint.layout.regions().map(|(_, bytes)| vec![0; crate::memory::bitmap_words(bytes)]);
         Self {
-            vcpu: Mutex::new(None),
             fabric: Mutex::new(None),
+            vcpu: Mutex::new(None),
             machine,
             memory,
             name,
@@ -275,7 +276,7 @@ impl Partition {
 
     fn make_doorbell(&self) -> Result<EventFd, PartitionError> {
         let doorbell = EventFd::new(libc::EFD_NONBLOCK).map_err(PartitionError::Event)?;
-        self.machine.register_doorbell(&doorbell, DOORBELL_ADDRESS)?;
+        self.machine.doorbells().register(&doorbell, DOORBELL_ADDRESS)?;
         Ok(doorbell)
     }
 
@@ -292,7 +293,14 @@ impl Partition {
         *lock(&self.counters) = counters.clone();
         *lock(&self.moves) = saved;
         let vcpu = Vcpu::spawn(engine, counters, on_end)?;
-        let fabric = Fabric::start(self.memory.clone(), vcpu.sleeper(), doorbell, fabric)?;
+        let guest = Guest {
+            memory: self.memory.clone(),
+            sleeper: vcpu.sleeper(),
+            interrupter: vcpu.interrupter(),
+            doorbell,
+            doorbells: self.machine.doorbells(),
+        };
+        let fabric = Fabric::start(guest, fabric)?;
         *lock(&self.vcpu) = Some(vcpu);
         *lock(&self.fabric) = Some(fabric);
         Ok(())

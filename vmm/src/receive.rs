@@ -32,10 +32,10 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
         sockets.0.push(path.clone());
     }
     let server = api::serve(host.clone(), &arguments.api_socket)?;
-    let incoming = host.clone();
+    let (incoming, shares) = (host.clone(), arguments.rings.shares());
     std::thread::Builder::new()
         .name("receive".into())
-        .spawn(move || take_in(&incoming, &listener, fabric))
+        .spawn(move || take_in(&incoming, &listener, fabric, shares))
         .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     let status = host.finish(&ended, arguments.report.as_ref().map(|path| (path, 0)))?;
     drop(server);
@@ -44,9 +44,9 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     Ok(if matches!(host.state(), State::Exited | State::Moved) { status } else { 1 })
 }
 
-fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address) {
+fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address, shares: bool) {
     let options = Options { annotation: fabric.to_string().into_bytes(), ..Options::default() };
-    let mut machine = Destination::new(host.clone(), fabric);
+    let mut machine = Destination::new(host.clone(), fabric, shares);
     let control = destination::Control::new().with_hook(arriving::hook());
     match destination::receive(listener, &mut machine, &options, &control) {
         destination::Outcome::Running { description, told } => {

@@ -134,8 +134,14 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
         files,
         spin_ns: arguments.spin_us.unwrap_or(SPIN_US_DEFAULT) * 1000,
     };
-    let fabric =
-        fabric::Config { application: name.application.clone(), rank, epoch: name.epoch, listen, directory };
+    let fabric = fabric::Config {
+        application: name.application.clone(),
+        rank,
+        epoch: name.epoch,
+        listen,
+        directory,
+        shares: arguments.rings.shares(),
+    };
     let _sockets = RemoveOnDrop(vec![state_dir.api(rank), fabric_path]);
     let partition =
         Partition::start(name, recipe, fabric, host.on_end()).map_err(|e| refuse(&arguments.elf, &e))?;

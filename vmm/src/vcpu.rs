@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use kvm_bindings::kvm_regs;
@@ -94,7 +94,63 @@ enum Command {
     Resume(Sender<()>),
     Save(Sender<Result<EngineState, VcpuError>>),
     ReadOnlyFiles(Sender<crate::linux::ReadOnly>),
+    Run(Errand),
     Stop(Ending),
+}
+
+/// Something to be done once while the guest does not run. Whoever takes it out of the cell does it, with the cell locked; so
+/// after it was taken out by somebody else it has been done or never will be.
+type Errand = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// Lets others do things while the guest does not run, without pausing it.
+#[derive(Clone)]
+pub struct Interrupter {
+    commands: Sender<Command>,
+    sleeper: Arc<Sleeper>,
+    thread: Arc<OnceLock<libc::pthread_t>>,
+    ended: Arc<AtomicBool>,
+}
+
+/// Withdraws an errand that has not been done.
+struct Withdraw(Errand);
+
+impl Drop for Withdraw {
+    fn drop(&mut self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Interrupter {
+    fn tell(&self, command: Command) -> Result<(), VcpuError> {
+        self.commands.send(command).map_err(|_| VcpuError::Ended)?;
+        if let Some(thread) = self.thread.get()
+            && !self.ended.load(Ordering::SeqCst)
+        {
+            // SAFETY: the thread is joined only when its `Vcpu` is dropped, after everybody who has an interrupter; the
+            // signal has a handler.
+            unsafe { libc::pthread_kill(*thread, kick_signal()) };
+        }
+        self.sleeper.poke();
+        Ok(())
+    }
+
+    /// Does `errand` on the vCPU's thread between two entries of the guest. When the returned future is dropped, it has been
+    /// done or never will be.
+    ///
+    /// # Errors
+    /// The vCPU has ended.
+    pub async fn between_entries<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, VcpuError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let errand: Errand = Arc::new(Mutex::new(Some(Box::new(move || {
+            let _ = reply.send(errand());
+        }))));
+        let _withdraw = Withdraw(errand.clone());
+        self.tell(Command::Run(errand))?;
+        answer.await.map_err(|_| VcpuError::Ended)
+    }
 }
 
 /// Lets a thread sleep until somebody else has something for it.
@@ -115,6 +171,16 @@ impl Sleeper {
             // Full means awake already.
             let _ = self.event.write(1);
         }
+    }
+
+    /// Ends a sleep in any case, the next one if there is none.
+    fn poke(&self) {
+        let _ = self.event.write(1);
+    }
+
+    /// A descriptor by which another process can end a sleep.
+    pub fn event(&self) -> std::io::Result<EventFd> {
+        self.event.try_clone()
     }
 
     /// Sleeps unless `ready` says that there is no reason to, until a wake, `until_ns` (host monotonic) or input.
@@ -145,12 +211,9 @@ fn readable(fd: RawFd) -> libc::pollfd {
 
 /// The handle by which others command the vCPU thread.
 pub struct Vcpu {
-    commands: Sender<Command>,
-    sleeper: Arc<Sleeper>,
-    thread: Arc<OnceLock<libc::pthread_t>>,
+    interrupter: Interrupter,
     handle: Option<JoinHandle<()>>,
     counters: Arc<CpuCounters>,
-    ended: Arc<AtomicBool>,
 }
 
 /// Everything the thread works with.
@@ -245,29 +308,23 @@ impl Vcpu {
                 on_end(ending);
             })
             .map_err(VcpuError::Thread)?;
-        Ok(Self { commands, sleeper, thread, handle: Some(handle), counters, ended })
+        let interrupter = Interrupter { commands, sleeper, thread, ended };
+        Ok(Self { interrupter, handle: Some(handle), counters })
     }
 
     /// Lets the fabric wake it.
     pub fn sleeper(&self) -> Arc<Sleeper> {
-        self.sleeper.clone()
+        self.interrupter.sleeper.clone()
     }
 
-    fn tell(&self, command: Command) -> Result<(), VcpuError> {
-        self.commands.send(command).map_err(|_| VcpuError::Ended)?;
-        if let Some(thread) = self.thread.get()
-            && !self.ended.load(Ordering::SeqCst)
-        {
-            // SAFETY: the thread is joined only in `drop`, so its id is valid; the signal has a handler.
-            unsafe { libc::pthread_kill(*thread, kick_signal()) };
-        }
-        let _ = self.sleeper.event.write(1);
-        Ok(())
+    /// Lets others do things between two entries of the guest. Everybody who has one must be gone before the vCPU is dropped.
+    pub fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
     }
 
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, VcpuError> {
         let (reply, answer) = channel();
-        self.tell(command(reply))?;
+        self.interrupter.tell(command(reply))?;
         answer.recv().map_err(|_| VcpuError::Ended)
     }
 
@@ -293,16 +350,16 @@ impl Vcpu {
 
     /// Ends the partition.
     pub fn stop(&self, ending: Ending) -> Result<(), VcpuError> {
-        self.tell(Command::Stop(ending))
+        self.interrupter.tell(Command::Stop(ending))
     }
 
     /// Processor time of the partition so far, in nanoseconds.
     pub fn run_ns(&self) -> u64 {
         let earlier = self.counters.earlier_run_ns.load(Ordering::Relaxed);
-        if self.ended.load(Ordering::SeqCst) {
+        if self.interrupter.ended.load(Ordering::SeqCst) {
             return earlier + self.counters.final_run_ns.load(Ordering::SeqCst);
         }
-        let Some(thread) = self.thread.get() else { return earlier };
+        let Some(thread) = self.interrupter.thread.get() else { return earlier };
         let mut clock = 0;
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the thread is not joined yet, so its id is valid; both results are checked.
@@ -393,6 +450,12 @@ impl Worker {
                 Command::ReadOnlyFiles(reply) => {
                     let _ = reply.send(self.engine.linux.files.read_only_content());
                 }
+                Command::Run(errand) => {
+                    let mut cell = errand.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(act) = cell.take() {
+                        act();
+                    }
+                }
                 Command::Stop(ending) => return Ok(Some(ending)),
             }
         }
@@ -435,6 +498,8 @@ impl Worker {
                     (abi::WAIT_ADDRESS, Some(seen)) => self.wait(seen)?,
                     // An eventfd takes it everywhere; a host that exits for it all the same only costs time.
                     (abi::DOORBELL_ADDRESS, _) => {}
+                    // The ring was shared a moment ago and is not any more.
+                    (abi::PEER_DOORBELLS.., _) => {}
                     _ => {
                         let fault = fault::doorbell_page(&self.scene(), address, "write")?;
                         return Ok(Some(Ending::Fault(fault)));

@@ -19,7 +19,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Version of everything in this crate. A VMM refuses a saved partition or a program of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Bytes of a page, here and in the dirty log.
 pub const PAGE_SIZE: u64 = 4096;
@@ -54,6 +54,17 @@ pub const DOORBELL_PAGE: u64 = 0x70_0000_0000;
 pub const WAIT_ADDRESS: u64 = DOORBELL_PAGE;
 /// A 32-bit store here wakes the fabric thread (an ioeventfd takes it; the value does not matter).
 pub const DOORBELL_ADDRESS: u64 = DOORBELL_PAGE + 64;
+
+/// First of the doorbells of single peers, one 32-bit word each; see [`peer_doorbell`].
+pub const PEER_DOORBELLS: u64 = DOORBELL_PAGE + PAGE_SIZE;
+/// Bytes of guest-physical space that hold doorbells.
+pub const DOORBELL_BYTES: u64 = PAGE_SIZE + 4 * RANKS_MAX as u64;
+
+/// Where a 32-bit store wakes the sleeping partition of `peer`, with which a ring is shared. Without a shared ring the store
+/// has no effect.
+pub const fn peer_doorbell(peer: u32) -> u64 {
+    PEER_DOORBELLS + 4 * peer as u64
+}
 
 /// Key in the auxiliary vector whose value is the address of the boot page. A program that does not find it is
 /// not running in a partition.
@@ -140,12 +151,17 @@ pub struct FabricPage {
     pub poll_tsc: AtomicU64,
     /// Units of work done as the program reports them (written by the guest).
     pub progress: AtomicU64,
+    _pad2: [u8; 48],
+    /// Raised by the VMM, before `events`, whenever a ring becomes shared with its peer or private again.
+    pub sharing: AtomicU32,
 }
 
 /// Header of a single-producer single-consumer ring. `written` and `read` are stream offsets: they count bytes
 /// since the application started and never wrap (64 bits); the data of offset `o` is at `o % ring_bytes`.
 ///
 /// The consumer's `read` is the acknowledgement: bytes in `read..written` may have to be sent again after a move.
+///
+/// A producer publishes what it has written after at most a quarter of the ring.
 #[repr(C)]
 #[derive(Debug)]
 pub struct RingHeader {
@@ -161,7 +177,9 @@ pub struct RingHeader {
     pub consumer_asleep: AtomicU32,
     /// Set by a producer that sleeps until `read` grows (used by rings shared by two partitions).
     pub producer_asleep: AtomicU32,
-    _pad2: [u8; 56],
+    /// Not 0 while the peer itself has the other end; written by the VMM. Then sleepers are woken by [`peer_doorbell`].
+    pub shared: AtomicU32,
+    _pad2: [u8; 52],
 }
 
 /// Bytes from the start of one ring to the start of the next.
@@ -202,7 +220,9 @@ const _: () = assert!(size_of::<TimePage>() == 40);
 const _: () = assert!(offset_of!(FabricPage, fabric_asleep) == 64);
 const _: () = assert!(offset_of!(FabricPage, poll_tsc) == 128);
 const _: () = assert!(offset_of!(FabricPage, progress) == 136);
+const _: () = assert!(offset_of!(FabricPage, sharing) == 192);
 const _: () = assert!(size_of::<RingHeader>() == 192);
 const _: () = assert!(offset_of!(RingHeader, read) == 64);
 const _: () = assert!(offset_of!(RingHeader, consumer_asleep) == 128);
+const _: () = assert!(offset_of!(RingHeader, shared) == 136);
 const _: () = assert!(size_of::<RingHeader>() as u64 <= RING_HEADER_BYTES);

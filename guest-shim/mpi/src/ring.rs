@@ -32,6 +32,10 @@ impl Memory {
         unsafe { &*self.header }
     }
 
+    fn is_shared(&self) -> bool {
+        self.header().shared.load(Ordering::Relaxed) != 0
+    }
+
     /// The one or two pieces that `bytes` bytes from stream offset `offset` occupy.
     fn pieces(&self, offset: u64, bytes: usize) -> (Region, Region) {
         debug_assert!(bytes as u64 <= self.bytes);
@@ -115,6 +119,16 @@ impl Producer {
     pub fn consumer_sleeps(&self) -> bool {
         self.ring.header().consumer_asleep.load(Ordering::Relaxed) != 0
     }
+
+    /// Whether the consumer is the peer itself.
+    pub fn is_shared(&self) -> bool {
+        self.ring.is_shared()
+    }
+
+    /// Says whether this end sleeps; a full fence has to follow before it does.
+    pub fn set_asleep(&self, asleep: bool) {
+        self.ring.header().producer_asleep.store(asleep.into(), Ordering::Relaxed);
+    }
 }
 
 impl Consumer {
@@ -174,6 +188,16 @@ impl Consumer {
     /// Whether the producer has to be woken; to be asked after a full fence.
     pub fn producer_sleeps(&self) -> bool {
         self.ring.header().producer_asleep.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the producer is the peer itself.
+    pub fn is_shared(&self) -> bool {
+        self.ring.is_shared()
+    }
+
+    /// Says whether this end sleeps; a full fence has to follow before it does.
+    pub fn set_asleep(&self, asleep: bool) {
+        self.ring.header().consumer_asleep.store(asleep.into(), Ordering::Relaxed);
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Transport {
     consumers: Vec<Consumer>,
     written_to: Vec<u32>,
     freed_from: Vec<u32>,
+    /// Peers with whom a ring is shared, as of the fabric page's `sharing` when it was this number.
+    sharers: Vec<u32>,
+    sharing: u32,
     /// Share of the allowed spin time that is used, in 1/16: polls that end in sleep make it smaller.
     spin_share: u64,
 }
@@ -127,6 +130,8 @@ impl Transport {
             consumers,
             written_to: Vec::new(),
             freed_from: Vec::new(),
+            sharers: Vec::new(),
+            sharing: 0,
             spin_share: 16,
         }
     }
@@ -164,20 +169,55 @@ impl Transport {
         self.boot().map(|boot| boot.name)
     }
 
-    /// The number whose change ends a sleep that begins now. To be read before the last look at the rings.
-    pub fn events(&self) -> u32 {
+    /// Says to all sharers that this rank is about to sleep, and gives the number whose change ends the sleep. To be
+    /// called before the last look at the rings; [`Transport::wake`] has to follow, with or without a sleep.
+    pub fn prepare_sleep(&mut self) -> u32 {
         let events = self.fabric().events.load(Ordering::Acquire);
+        self.find_sharers();
+        self.set_asleep(true);
         fence(Ordering::SeqCst);
         events
     }
 
-    /// Sleeps until the number of events is not `events` any more.
+    /// Sleeps until the number of events is not `events` any more, or a sharer rings.
     pub fn sleep(&mut self, events: u32) {
         self.spin_share = (self.spin_share / 2).max(1);
         match self.boot() {
             // SAFETY: the VMM gave the address for this store.
             Some(boot) if boot.wait != 0 => unsafe { ptr::write_volatile(boot.wait as *mut u32, events) },
             _ => sys::sched_yield(),
+        }
+    }
+
+    /// Takes back what [`Transport::prepare_sleep`] said.
+    pub fn wake(&mut self) {
+        self.set_asleep(false);
+    }
+
+    /// A ring that is shared from now on ends the sleep that begins: the VMM raises `sharing` before `events`.
+    fn find_sharers(&mut self) {
+        let sharing = self.fabric().sharing.load(Ordering::Acquire);
+        if sharing == self.sharing {
+            return;
+        }
+        self.sharing = sharing;
+        self.sharers.clear();
+        let both = self.producers.iter().zip(&self.consumers).enumerate();
+        let shared = both.filter(|(_, (producer, consumer))| producer.is_shared() || consumer.is_shared());
+        self.sharers.extend(shared.map(|(peer, _)| peer as u32));
+    }
+
+    fn set_asleep(&self, asleep: bool) {
+        for peer in &self.sharers {
+            self.producers[*peer as usize].set_asleep(asleep);
+            self.consumers[*peer as usize].set_asleep(asleep);
+        }
+    }
+
+    fn ring(&self, doorbell: u64) {
+        if self.boot().is_some_and(|boot| boot.doorbell != 0) {
+            // SAFETY: the VMM takes stores to its doorbells.
+            unsafe { ptr::write_volatile(doorbell as *mut u32, 1) };
         }
     }
 
@@ -256,20 +296,28 @@ impl Links for Transport {
         // What was stored in the rings has to be visible before the flags of the sleepers are read.
         fence(Ordering::SeqCst);
         let fabric_sleeps = self.fabric().fabric_asleep.load(Ordering::Relaxed) != 0;
-        let mut ring_bell = fabric_sleeps && !self.written_to.is_empty();
-        for peer in self.written_to.drain(..) {
-            ring_bell |= self.producers[peer as usize].consumer_sleeps();
+        let mut wake_fabric = false;
+        while let Some(peer) = self.written_to.pop() {
+            let producer = &self.producers[peer as usize];
+            match producer.is_shared() {
+                true if producer.consumer_sleeps() => self.ring(abi::peer_doorbell(peer)),
+                true => {}
+                false => wake_fabric |= fabric_sleeps,
+            }
         }
-        for peer in self.freed_from.drain(..) {
+        while let Some(peer) = self.freed_from.pop() {
             let consumer = &mut self.consumers[peer as usize];
-            ring_bell |= consumer.producer_may_wait() && (fabric_sleeps || consumer.producer_sleeps());
+            if !consumer.producer_may_wait() {
+                continue;
+            }
+            match consumer.is_shared() {
+                true if consumer.producer_sleeps() => self.ring(abi::peer_doorbell(peer)),
+                true => {}
+                false => wake_fabric |= fabric_sleeps,
+            }
         }
-        if ring_bell
-            && let Some(boot) = self.boot()
-            && boot.doorbell != 0
-        {
-            // SAFETY: the VMM gave the address for this store.
-            unsafe { ptr::write_volatile(boot.doorbell as *mut u32, 1) };
+        if wake_fabric {
+            self.ring(abi::DOORBELL_ADDRESS);
         }
     }
 }

@@ -82,6 +82,11 @@ impl Stream {
         })
     }
 
+    /// Whether open files can be sent over it: the far end is on this machine.
+    pub fn carries_files(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
     /// Calls `operation` with the descriptor until it does not answer `WouldBlock`.
     pub async fn perform<T>(
         &self,

@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::io::Interest;
 
 use super::address::{Address, Stream};
+use super::descriptors;
 use super::links::{Links, Place};
 use super::outgoing::{SessionError, receive_exact, receive_header, send_all};
+use super::sharing;
 use super::wire::{Header, Hello, Kind, VERSION};
 
 /// How long a new connection may take to say who it is.
@@ -45,15 +47,29 @@ async fn serve(links: &Links, stream: &Stream) -> Result<(), SessionError> {
     let number = peer.incoming.get() + 1;
     peer.incoming.set(number);
     peer.to_acknowledge.notify_waiters();
+    links.take_back_receiving(hello.from).await?;
     welcome(links, stream, hello.from).await?;
-    let ended = tokio::try_join!(
-        receive(links, hello.from, stream, number),
-        acknowledge(links, hello.from, stream, number)
-    );
+    let ended = take_in(links, hello.from, stream, number).await;
     if peer.incoming.get() == number {
         peer.unacknowledged.set(false);
+        links.take_back_receiving(hello.from).await?;
     }
-    ended.map(|_| ())
+    ended
+}
+
+/// The stream itself, carried by us or, if the opener offers that and the ring is empty, through shared memory.
+async fn take_in(links: &Links, rank: u32, stream: &Stream, number: u64) -> Result<(), SessionError> {
+    let mut first = None;
+    if stream.carries_files() {
+        let (header, files) = descriptors::receive_header(stream).await?;
+        if header.kind != Kind::Offer {
+            first = Some(header);
+        } else if sharing::take(links, rank, stream, files).await? {
+            match sharing::hold(links, stream).await? {}
+        }
+    }
+    tokio::try_join!(receive(links, rank, stream, number, first), acknowledge(links, rank, stream, number))
+        .map(|_| ())
 }
 
 async fn receive_hello(stream: &Stream) -> Result<Hello, SessionError> {
@@ -106,10 +122,19 @@ async fn progress(links: &Links, stream: &Stream, rank: u32, kind: Kind) -> Resu
     Ok(())
 }
 
-async fn receive(links: &Links, rank: u32, stream: &Stream, number: u64) -> Result<(), SessionError> {
+async fn receive(
+    links: &Links,
+    rank: u32,
+    stream: &Stream,
+    number: u64,
+    mut first: Option<Header>,
+) -> Result<(), SessionError> {
     let peer = links.peer(rank);
     loop {
-        let header = receive_header(stream).await?;
+        let header = match first.take() {
+            Some(header) => header,
+            None => receive_header(stream).await?,
+        };
         if peer.incoming.get() != number {
             return Err(SessionError::Protocol("replaced by a newer connection"));
         }

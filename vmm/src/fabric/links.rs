@@ -4,15 +4,22 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::Duration;
 
 use partita_abi::{FABRIC_PAGE, FabricPage, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::Guest;
 use super::address::Address;
 use super::ring::Ring;
+use super::sharing::Sharer;
 use crate::memory::{Memory, MemoryError};
-use crate::vcpu::Sleeper;
+
+/// First pause before an offer that was put off is made again; it doubles up to [`OFFER_AGAIN_MAX`].
+pub(super) const OFFER_AGAIN_MIN: Duration = Duration::from_millis(50);
+/// Longest such pause.
+pub(super) const OFFER_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Where a peer is, as far as known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,12 +59,13 @@ pub struct Peer {
     pub unacknowledged: Cell<bool>,
     /// Number of the newest incoming connection: an older one ends.
     pub incoming: Cell<u64>,
+    /// How long to go on without sharing before the next offer.
+    pub offer_again: Cell<Duration>,
 }
 
 /// Shared by all tasks of one fabric thread; nothing of it leaves the thread.
 pub struct Links {
-    pub(super) memory: Arc<Memory>,
-    pub(super) sleeper: Arc<Sleeper>,
+    pub(super) guest: Guest,
     pub(super) application: String,
     pub(super) rank: u32,
     pub(super) epoch: Cell<u64>,
@@ -71,6 +79,9 @@ pub struct Links {
     /// Raised when `frozen` or `moved` changes.
     pub(super) verdict: Notify,
     pub(super) draining: Cell<bool>,
+    /// Rings may be shared with partitions on this machine.
+    pub(super) shares: bool,
+    pub(super) sharers: RefCell<BTreeMap<u32, Sharer>>,
 }
 
 impl Peer {
@@ -90,6 +101,7 @@ impl Peer {
             welcomed: Cell::new(false),
             unacknowledged: Cell::new(false),
             incoming: Cell::new(0),
+            offer_again: Cell::new(OFFER_AGAIN_MIN),
         })
     }
 
@@ -98,6 +110,7 @@ impl Peer {
         self.acknowledged.set(self.sending.read()?);
         self.received.set(self.receiving.written()?);
         self.announced.set(0);
+        self.offer_again.set(OFFER_AGAIN_MIN);
         // There are no connections yet.
         self.welcomed.set(false);
         self.unacknowledged.set(false);
@@ -112,7 +125,10 @@ impl Peer {
 
     /// Whether bytes are left that a living far end has not acknowledged.
     fn has_unsent(&self) -> bool {
-        !self.gone.get() && self.written().is_ok_and(|written| written != self.acknowledged.get())
+        // What is in a shared ring has the peer already.
+        !self.gone.get()
+            && !self.sending.is_shared()
+            && self.written().is_ok_and(|written| written != self.acknowledged.get())
     }
 
     /// Stream offset up to which the far end may send: what the guest has read and one ring more.
@@ -132,17 +148,11 @@ impl Peer {
 }
 
 impl Links {
-    pub(super) fn new(
-        memory: Arc<Memory>,
-        sleeper: Arc<Sleeper>,
-        config: &super::Config,
-        address: Address,
-    ) -> Result<Self, MemoryError> {
-        let ranks = memory.layout().ranks;
-        let peers = (0..ranks).map(|rank| Peer::new(&memory, rank)).collect::<Result<_, _>>()?;
+    pub(super) fn new(guest: Guest, config: &super::Config, address: Address) -> Result<Self, MemoryError> {
+        let ranks = guest.memory.layout().ranks;
+        let peers = (0..ranks).map(|rank| Peer::new(&guest.memory, rank)).collect::<Result<_, _>>()?;
         Ok(Self {
-            memory,
-            sleeper,
+            guest,
             application: config.application.clone(),
             rank: config.rank,
             epoch: Cell::new(config.epoch),
@@ -153,6 +163,8 @@ impl Links {
             moved: RefCell::new(None),
             verdict: Notify::new(),
             draining: Cell::new(false),
+            shares: config.shares,
+            sharers: RefCell::default(),
         })
     }
 
@@ -185,22 +197,28 @@ impl Links {
     }
 
     fn flag(&self, offset: usize) -> Result<&AtomicU32, MemoryError> {
-        self.memory.atomic_u32(FABRIC_PAGE + offset as u64)
+        self.guest.memory.atomic_u32(FABRIC_PAGE + offset as u64)
     }
 
     /// Tells the guest that something happened that it may be waiting for.
     pub(super) fn raise_event(&self) -> Result<(), MemoryError> {
         self.flag(std::mem::offset_of!(FabricPage, events))?.fetch_add(1, Ordering::SeqCst);
-        self.memory.mark_dirty(FABRIC_PAGE, PAGE_SIZE);
-        self.sleeper.wake();
+        self.guest.memory.mark_dirty(FABRIC_PAGE, PAGE_SIZE);
+        self.guest.sleeper.wake();
         Ok(())
+    }
+
+    /// Tells the guest that a ring became shared or private.
+    pub(super) fn raise_sharing(&self) -> Result<(), MemoryError> {
+        self.flag(std::mem::offset_of!(FabricPage, sharing))?.fetch_add(1, Ordering::SeqCst);
+        self.raise_event()
     }
 
     /// Whether the guest has to ring the doorbell.
     pub(super) fn set_asleep(&self, asleep: bool) -> Result<(), MemoryError> {
         self.flag(std::mem::offset_of!(FabricPage, fabric_asleep))?
             .store(u32::from(asleep), Ordering::SeqCst);
-        self.memory.mark_dirty(FABRIC_PAGE, PAGE_SIZE);
+        self.guest.memory.mark_dirty(FABRIC_PAGE, PAGE_SIZE);
         fence(Ordering::SeqCst);
         Ok(())
     }
@@ -210,12 +228,14 @@ impl Links {
         let mut found = false;
         for rank in self.others() {
             let peer = self.peer(rank);
-            let written = peer.written()?;
-            if written != sent[rank as usize].replace(written) {
-                peer.to_send.notify_one();
-                found = true;
+            if !peer.sending.is_shared() {
+                let written = peer.written()?;
+                if written != sent[rank as usize].replace(written) {
+                    peer.to_send.notify_one();
+                    found = true;
+                }
             }
-            if peer.has_room_to_announce()? {
+            if !peer.receiving.is_shared() && peer.has_room_to_announce()? {
                 peer.to_acknowledge.notify_one();
             }
         }

@@ -11,10 +11,12 @@
 //! ```
 
 pub mod address;
+mod descriptors;
 mod incoming;
 mod links;
 mod outgoing;
 mod ring;
+mod sharing;
 pub mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -32,8 +34,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::kvm::Doorbells;
 use crate::memory::{Memory, MemoryError};
-use crate::vcpu::Sleeper;
+use crate::vcpu::{Interrupter, Sleeper};
 use address::{Address, Listener};
 use links::Links;
 pub use links::{Directory, Place};
@@ -57,6 +60,22 @@ pub struct Config {
     pub listen: Address,
     /// Where the others are.
     pub directory: Directory,
+    /// Share rings with partitions on this machine.
+    pub shares: bool,
+}
+
+/// The guest whose rings are served.
+pub struct Guest {
+    /// Its memory.
+    pub memory: Arc<Memory>,
+    /// Wakes it.
+    pub sleeper: Arc<Sleeper>,
+    /// Does things while it does not run.
+    pub interrupter: Interrupter,
+    /// What it rings.
+    pub doorbell: EventFd,
+    /// Where more can be had.
+    pub doorbells: Doorbells,
 }
 
 /// The fabric could not be started or has ended.
@@ -83,7 +102,7 @@ pub enum FabricError {
 }
 
 enum Command {
-    Freeze(mpsc::Sender<()>),
+    Freeze(mpsc::Sender<Result<(), MemoryError>>),
     Thaw { epoch: u64, announce: bool, done: mpsc::Sender<Result<(), MemoryError>> },
     Moved { place: Place, done: mpsc::Sender<Vec<u32>> },
     Learn(u32, Place),
@@ -101,12 +120,7 @@ pub struct Fabric {
 
 impl Fabric {
     /// Starts the thread, frozen.
-    pub fn start(
-        memory: Arc<Memory>,
-        sleeper: Arc<Sleeper>,
-        doorbell: EventFd,
-        config: Config,
-    ) -> Result<Self, FabricError> {
+    pub fn start(guest: Guest, config: Config) -> Result<Self, FabricError> {
         let (commands, receiver) = unbounded_channel();
         let (ready, started) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -119,7 +133,7 @@ impl Fabric {
                         Err(error) => return drop(ready.send(Err(FabricError::Thread(error)))),
                     };
                 let local = LocalSet::new();
-                local.block_on(&runtime, serve(memory, sleeper, doorbell, config, receiver, ready));
+                local.block_on(&runtime, serve(guest, config, receiver, ready));
             })
             .map_err(FabricError::Thread)?;
         let address = started.recv().map_err(|_| FabricError::Ended)??;
@@ -138,9 +152,9 @@ impl Fabric {
         answer.recv().map_err(|_| FabricError::Ended)
     }
 
-    /// Stops touching guest memory; when it returns, nothing here does.
+    /// Stops touching guest memory; when it returns, nothing here does, and no peer either. The guest must be paused.
     pub fn freeze(&self) -> Result<(), FabricError> {
-        self.ask(Command::Freeze)
+        self.ask(Command::Freeze)?.map_err(FabricError::Memory)
     }
 
     /// Goes on from the offsets in guest memory, as the owner of `epoch`. With `announce`, tells everybody where it is.
@@ -190,9 +204,7 @@ impl Drop for Fabric {
 type Tasks = Rc<RefCell<Vec<tokio::task::JoinHandle<()>>>>;
 
 async fn serve(
-    memory: Arc<Memory>,
-    sleeper: Arc<Sleeper>,
-    doorbell: EventFd,
+    guest: Guest,
     config: Config,
     mut commands: UnboundedReceiver<Command>,
     ready: mpsc::Sender<Result<Address, FabricError>>,
@@ -201,7 +213,7 @@ async fn serve(
         let listen = |source| FabricError::Listen { address: config.listen.clone(), source };
         let listener = Listener::bind(&config.listen).await.map_err(listen)?;
         let address = listener.address().map_err(listen)?;
-        let links = Rc::new(Links::new(memory, sleeper, &config, address.clone())?);
+        let links = Rc::new(Links::new(guest, &config, address.clone())?);
         Ok((listener, address, links))
     };
     let (listener, links) = match setup.await {
@@ -219,11 +231,11 @@ async fn serve(
             Command::Freeze(done) => {
                 links.frozen.set(true);
                 stop(&tasks, &mut watch).await;
-                let _ = done.send(());
+                let _ = done.send(links.take_back_all());
             }
             Command::Thaw { epoch, announce, done } => {
                 let _ = done.send(thaw(&links, &tasks, epoch, announce));
-                watch.get_or_insert_with(|| spawn_local(watch_doorbell(links.clone(), doorbell.try_clone())));
+                watch.get_or_insert_with(|| spawn_local(watch_doorbell(links.clone())));
             }
             Command::Moved { place, done } => {
                 *links.moved.borrow_mut() = Some(place.clone());
@@ -283,14 +295,14 @@ async fn accept(links: Rc<Links>, listener: Listener, tasks: Tasks) {
     }
 }
 
-/// `bell` is a descriptor of its own, so that this task can be aborted and made again.
-///
 /// Looks at the rings whenever the guest rings, and for a moment afterwards, so that a busy guest need not ring again.
-async fn watch_doorbell(links: Rc<Links>, bell: io::Result<EventFd>) {
+async fn watch_doorbell(links: Rc<Links>) {
     let seen: Vec<Cell<u64>> = links.peers.iter().map(|p| Cell::new(p.acknowledged.get())).collect();
     let watch = async {
+        // A descriptor of its own, so that this task can be aborted and made again.
+        let bell = links.guest.doorbell.try_clone()?;
         // SAFETY: an `EventFd` owns its descriptor and keeps it until it is dropped, which `AsyncFd` does.
-        let bell = unsafe { AsyncFd::register(bell?)? };
+        let bell = unsafe { AsyncFd::register(bell)? };
         loop {
             links.set_asleep(true).map_err(io::Error::other)?;
             if !links.scan(&seen).map_err(io::Error::other)? {

@@ -10,7 +10,8 @@ use tokio::io::Interest;
 use tokio::time::sleep;
 
 use super::address::{Address, Stream};
-use super::links::{Links, Place};
+use super::links::{Links, OFFER_AGAIN_MAX, OFFER_AGAIN_MIN, Peer, Place};
+use super::sharing;
 use super::wire::{HEADER_BYTES, Header, Hello, Kind, WireError};
 use crate::memory::MemoryError;
 
@@ -34,6 +35,8 @@ pub(super) enum SessionError {
     Refused(String),
     #[error("nobody knows where rank {0} is")]
     Unknown(u32),
+    #[error("time to offer the ring again")]
+    OfferAgain,
 }
 
 /// What a greeting led to.
@@ -100,8 +103,11 @@ pub(super) async fn run(links: Rc<Links>, rank: u32) {
         while !peer.announce.get() && peer.written().is_ok_and(|written| written == peer.acknowledged.get()) {
             peer.to_send.notified().await;
         }
-        match session(&links, rank).await {
+        let ended = session(&links, rank).await;
+        let taken_back = links.take_back_sending(rank).await;
+        match ended.and(taken_back) {
             Ok(()) => backoff = BACKOFF_MIN,
+            Err(SessionError::OfferAgain) => {}
             Err(error) => {
                 tracing::debug!(rank, error = &error as &dyn std::error::Error, "stream interrupted");
                 let absent = matches!(&error, SessionError::Io(e)
@@ -153,13 +159,35 @@ async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
         return Err(SessionError::Protocol("it has bytes that were never sent"));
     }
     let peer = links.peer(rank);
-    peer.announce.set(false);
+    if peer.announce.replace(false) && peer.written()? == have {
+        // The greeting was the message.
+        return Ok(());
+    }
+    let shares = links.shares && stream.carries_files() && !links.draining.get();
+    if shares && sharing::offer(links, rank, &stream).await? {
+        peer.offer_again.set(OFFER_AGAIN_MIN);
+        match sharing::hold(links, &stream).await? {}
+    }
     peer.welcomed.set(true);
     let limit = Cell::new(limit);
-    let ended =
-        tokio::try_join!(send(links, rank, &stream, have, &limit), listen(links, rank, &stream, &limit));
+    let ended = tokio::try_join!(
+        send(links, rank, &stream, have, &limit),
+        listen(links, rank, &stream, &limit),
+        offer_again(peer, shares)
+    );
     peer.welcomed.set(false);
     ended.map(|_| ())
+}
+
+/// Ends a session after a while so that the next one can begin with an offer.
+async fn offer_again(peer: &Peer, shares: bool) -> Result<(), SessionError> {
+    if !shares {
+        return std::future::pending().await;
+    }
+    let pause = peer.offer_again.get();
+    peer.offer_again.set((pause * 2).min(OFFER_AGAIN_MAX));
+    sleep(pause).await;
+    Err(SessionError::OfferAgain)
 }
 
 async fn send(

@@ -11,6 +11,10 @@
 //! | REFUSED | listener | 0 | 0 | why |
 //! | DATA | opener | offset of the first byte | messages written so far | stream bytes |
 //! | ACK | listener | offset it has | offset it can take up to | |
+//! | OFFER | opener | 0 | 0 | (with two files: memory for the ring, the opener's event) |
+//! | TAKEN | listener | 0 | 0 | (with a file: the listener's event) |
+//! | LATER | listener | 0 | 0 | |
+//! | SHARED | opener | 0 | 0 | |
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -38,6 +42,14 @@ pub enum Kind {
     Data = 5,
     /// Progress of the far end.
     Ack = 6,
+    /// The ring may be shared.
+    Offer = 7,
+    /// The listener maps the offered memory.
+    Taken = 8,
+    /// It does not, for now.
+    Later = 9,
+    /// The opener maps it too.
+    Shared = 10,
 }
 
 /// A frame header.
@@ -89,6 +101,10 @@ impl Header {
             4 => Kind::Refused,
             5 => Kind::Data,
             6 => Kind::Ack,
+            7 => Kind::Offer,
+            8 => Kind::Taken,
+            9 => Kind::Later,
+            10 => Kind::Shared,
             other => return Err(WireError::Kind(other)),
         };
         let length = u32_at(4);

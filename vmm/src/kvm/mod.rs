@@ -7,6 +7,7 @@ mod calls;
 pub mod cpu;
 
 use std::io;
+use std::sync::Arc;
 
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_INITIALLY_SET,
@@ -64,7 +65,7 @@ pub(crate) fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Kv
 
 /// One virtual machine with its memory slots; the processor is [`Cpu`].
 pub struct Machine {
-    vm: VmFd,
+    vm: Arc<VmFd>,
     slots: Vec<kvm_userspace_memory_region>,
     manual_protect: bool,
 }
@@ -142,7 +143,7 @@ impl Machine {
                 userspace_addr: host,
             });
         }
-        let machine = Self { vm, slots, manual_protect };
+        let machine = Self { vm: Arc::new(vm), slots, manual_protect };
         for slot in &machine.slots {
             machine.set_slot(*slot)?;
         }
@@ -156,12 +157,9 @@ impl Machine {
         unsafe { self.vm.set_user_memory_region(slot) }.map_err(failed("KVM_SET_USER_MEMORY_REGION"))
     }
 
-    /// Signals `event` on every 32-bit store to guest-physical `address`.
-    pub fn register_doorbell(&self, event: &EventFd, address: u64) -> Result<(), KvmError> {
-        // Any length, any value: the cheapest kind of ioeventfd where the kernel offers it.
-        self.vm
-            .register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
-            .map_err(failed("KVM_IOEVENTFD"))
+    /// Its doorbells.
+    pub fn doorbells(&self) -> Doorbells {
+        Doorbells(self.vm.clone())
     }
 
     /// Switches dirty tracking of all slots on or off. When it goes on, every page counts as dirty.
@@ -218,6 +216,27 @@ impl Machine {
                 return Err(failed("KVM_CLEAR_DIRTY_LOG")(error));
             }
         }
+    }
+}
+
+/// Guest-physical addresses whose stores become events; may outlive the [`Machine`].
+#[derive(Clone)]
+pub struct Doorbells(Arc<VmFd>);
+
+impl Doorbells {
+    /// Signals `event` on every store to guest-physical `address`.
+    pub fn register(&self, event: &EventFd, address: u64) -> Result<(), KvmError> {
+        // Any length, any value: the cheapest kind of ioeventfd where the kernel offers it.
+        self.0
+            .register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(failed("KVM_IOEVENTFD"))
+    }
+
+    /// Ends what [`Doorbells::register`] began with the same event and address.
+    pub fn unregister(&self, event: &EventFd, address: u64) -> Result<(), KvmError> {
+        self.0
+            .unregister_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(failed("KVM_IOEVENTFD"))
     }
 }
 

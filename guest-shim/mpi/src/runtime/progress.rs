@@ -90,14 +90,16 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
             core::hint::spin_loop();
             continue;
         }
-        // Whatever happens after this number was read ends the sleep at once.
-        let events = with(|mpi| mpi.transport.events());
+        // Whatever happens after this ends the sleep at once.
+        let events = with(|mpi| mpi.transport.prepare_sleep());
         if progress() {
+            with(|mpi| mpi.transport.wake());
             continue;
         }
         with(|mpi| {
             mpi.transport.add_poll_tsc(sys::time_stamp().wrapping_sub(start));
             mpi.transport.sleep(events);
+            mpi.transport.wake();
         });
         poll_start = None;
     }
