@@ -52,7 +52,12 @@ pub mod class {
     pub const INTERN: c_int = 17;
     pub const PENDING: c_int = 18;
     pub const IN_STATUS: c_int = 19;
+    pub const INFO_KEY: c_int = 31;
+    pub const INFO_NOKEY: c_int = 32;
+    pub const INFO_VALUE: c_int = 33;
+    pub const INFO: c_int = 34;
     pub const KEYVAL: c_int = 36;
+    pub const UNSUPPORTED_DATAREP: c_int = 54;
     pub const ERRHANDLER: c_int = 61;
 }
 

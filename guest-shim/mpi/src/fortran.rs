@@ -253,7 +253,7 @@ fortran! {
     mpi_comm_free_ = comm::Comm_free(comm: new);
     mpi_comm_compare_ = comm::Comm_compare(first: han, second: han, result: out);
     mpi_comm_group_ = comm::Comm_group(comm: han, group: new);
-    mpi_comm_test_inter_ = comm::Comm_test_inter(comm: han, flag: out);
+    mpi_comm_test_inter_ = intercomm::Comm_test_inter(comm: han, flag: out);
 
     mpi_group_size_ = group::Group_size(group: han, size: out);
     mpi_group_rank_ = group::Group_rank(group: han, rank: out);
@@ -370,27 +370,6 @@ pub unsafe extern "C" fn mpi_type_create_struct_(
             (0..(*count).max(0) as usize).map(|i| Handle(*types.add(i) as usize)).collect();
         let mut new = Out::new(new);
         *ierror = api::datatype::Type_create_struct(*count, lengths, displs, types.as_ptr(), new.pointer());
-    }
-}
-
-/// An attribute: predefined ones are INTEGERs that C gives by address.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mpi_comm_get_attr_(
-    comm: *const c_int,
-    key: *const c_int,
-    value: *mut isize,
-    flag: *mut c_int,
-    ierror: *mut c_int,
-) {
-    const LAST_PREDEFINED_KEY: c_int = 999;
-    let mut found = 0usize;
-    // SAFETY: the program gives the arguments that the Fortran binding asks for.
-    unsafe {
-        *ierror = api::attribute::Comm_get_attr(Handle(*comm as usize), *key, (&raw mut found).cast(), flag);
-        if *ierror == SUCCESS && *flag != 0 {
-            *value =
-                if *key <= LAST_PREDEFINED_KEY { *(found as *const c_int) as isize } else { found as isize };
-        }
     }
 }
 

@@ -24,7 +24,7 @@ pub type Request = Handle<5>;
 pub type Errhandler = Handle<6>;
 /// Matched message.
 pub type Message = Handle<7>;
-/// Info (only the null handle exists).
+/// Info.
 pub type Info = Handle<8>;
 
 impl Comm {
@@ -52,6 +52,12 @@ impl Op {
 impl Request {
     /// `MPI_REQUEST_NULL`.
     pub const NULL: Request = Handle(0x180);
+}
+impl Info {
+    /// `MPI_INFO_NULL`.
+    pub const NULL: Info = Handle(0x130);
+    /// `MPI_INFO_ENV`.
+    pub const ENV: Info = Handle(0x131);
 }
 impl Message {
     /// `MPI_MESSAGE_NULL`.

@@ -15,15 +15,25 @@ pub mod attribute;
 pub mod collective;
 pub mod comm;
 pub mod datatype;
+pub mod constructor;
 pub mod environment;
 pub mod errhandler;
+pub mod error_code;
+pub mod generalized;
 pub mod group;
+pub mod info;
+pub mod intercollective;
+pub mod intercomm;
 pub mod message;
+pub mod neighbour;
 pub mod operation;
+pub mod pack;
 pub mod pt2pt;
 pub mod request;
+pub mod topology;
+pub mod type_name;
 
-use core::ffi::c_int;
+use core::ffi::{c_char, c_int};
 
 use crate::error::{Error, class};
 use crate::handle::{Comm, Errhandler};
@@ -92,6 +102,19 @@ unsafe fn array_mut<'a, T>(pointer: *mut T, count: usize) -> &'a mut [T] {
     }
     // SAFETY: as promised by the caller.
     unsafe { core::slice::from_raw_parts_mut(pointer, count) }
+}
+
+/// Copies text and a NUL.
+///
+/// # Safety
+/// `target` has room for it.
+unsafe fn put_text(target: *mut c_char, text: &[u8], length: *mut c_int) {
+    for (index, byte) in text.iter().chain([&0]).enumerate() {
+        // SAFETY: as promised by the caller.
+        unsafe { put(target.add(index), byte.cast_signed()) };
+    }
+    // SAFETY: as promised by the caller.
+    unsafe { put(length, text.len() as c_int) };
 }
 
 /// A count of the program.
