@@ -1180,6 +1180,23 @@ int PMPI_Neighbor_alltoallw_init(const void *sendbuf, const int *sendcounts, con
 #define MPI_Type_toint(handle) ((int)(intptr_t)(MPI_Datatype)(handle))
 #define MPI_Type_fromint(handle) ((MPI_Datatype)(intptr_t)(int)(handle))
 
+#define PMPI_Comm_c2f(handle) MPI_Comm_c2f(handle)
+#define PMPI_Comm_f2c(handle) MPI_Comm_f2c(handle)
+#define PMPI_Errhandler_c2f(handle) MPI_Errhandler_c2f(handle)
+#define PMPI_Errhandler_f2c(handle) MPI_Errhandler_f2c(handle)
+#define PMPI_Group_c2f(handle) MPI_Group_c2f(handle)
+#define PMPI_Group_f2c(handle) MPI_Group_f2c(handle)
+#define PMPI_Info_c2f(handle) MPI_Info_c2f(handle)
+#define PMPI_Info_f2c(handle) MPI_Info_f2c(handle)
+#define PMPI_Message_c2f(handle) MPI_Message_c2f(handle)
+#define PMPI_Message_f2c(handle) MPI_Message_f2c(handle)
+#define PMPI_Op_c2f(handle) MPI_Op_c2f(handle)
+#define PMPI_Op_f2c(handle) MPI_Op_f2c(handle)
+#define PMPI_Request_c2f(handle) MPI_Request_c2f(handle)
+#define PMPI_Request_f2c(handle) MPI_Request_f2c(handle)
+#define PMPI_Type_c2f(handle) MPI_Type_c2f(handle)
+#define PMPI_Type_f2c(handle) MPI_Type_f2c(handle)
+
 #ifdef PARTITA_RSMPI
 #include <mpi_rsmpi.h>
 #endif

@@ -53,7 +53,7 @@ impl Type {
             bytes,
             lower: 0,
             extent: bytes.cast_signed(),
-            alignment: bytes.clamp(1, 16),
+            alignment: basic.alignment(bytes),
             basic: Some(basic),
             explicit_bounds: false,
             signature: Vec::new(),
@@ -342,7 +342,7 @@ const PLAIN: &[(usize, usize, Basic)] = &[
     (0x23c, 4, Basic::Text),     // WCHAR
     (0x240, 1, Basic::I8),       // INT8_T
     (0x241, 1, Basic::U8),       // UINT8_T
-    (0x243, 1, Basic::Text),     // CHAR
+    (0x243, 1, Basic::I8),       // CHAR: computed with, too, as in MPICH
     (0x244, 1, Basic::I8),       // SIGNED_CHAR
     (0x245, 1, Basic::U8),       // UNSIGNED_CHAR
     (0x247, 1, Basic::Byte),     // BYTE

@@ -190,7 +190,8 @@ pub fn create(of_types: bool, language: Language, copy: usize, delete: usize, ex
 
 fn free(key: c_int, of_types: bool) -> Result<(), Error> {
     with(|mpi| {
-        let fits = |keyval: &&mut Keyval| keyval.number == key && keyval.of_types == of_types && !keyval.freed;
+        // As long as an attribute has it, a key can be freed again through copies of its handle: functions that delete do.
+        let fits = |keyval: &&mut Keyval| keyval.number == key && keyval.of_types == of_types;
         mpi.keyvals.iter_mut().find(fits).ok_or(NOT_A_KEY)?.freed = true;
         Ok(())
     })

@@ -150,13 +150,14 @@ api! {
 
     /// The same members in another context.
     Comm_dup(comm: Comm, new: *mut Comm) on comm {
+        put(new, Comm::NULL);
         put(new, duplicate(comm)?);
         Ok(())
     }
 
     /// As Comm_dup, with other hints.
     Comm_dup_with_info(comm: Comm, info: Info, new: *mut Comm) on comm {
-        let hints = info::entries(info)?;
+        let hints = info::hints(info)?;
         let made = duplicate(comm)?;
         with(|mpi| mpi.comm_mut(made).map(|comm| comm.info = hints))?;
         put(new, made);
@@ -173,7 +174,7 @@ api! {
 
     /// As Comm_dup_with_info, without waiting.
     Comm_idup_with_info(comm: Comm, info: Info, new: *mut Comm, request: *mut Request) on comm {
-        let hints = info::entries(info)?;
+        let hints = info::hints(info)?;
         let (made, under_way) = duplicate_later(comm)?;
         with(|mpi| mpi.comm_mut(made).map(|comm| comm.info = hints))?;
         put(new, made);
@@ -181,9 +182,9 @@ api! {
         Ok(())
     }
 
-    /// Adds hints; none means anything here.
+    /// Adds hints. None changes anything here; those that the standard names are kept.
     Comm_set_info(comm: Comm, info: Info) on comm {
-        let hints = info::entries(info)?;
+        let hints = info::hints(info)?;
         with(|mpi| mpi.comm_mut(comm).map(|comm| comm.info.extend(&hints)))
     }
 
@@ -200,11 +201,20 @@ api! {
         Ok(())
     }
 
-    /// Members that share memory: partitions share none, so everyone is alone, whatever the hints.
+    /// Members that share memory: partitions share none, so everyone is alone, whatever the hints. There is no smaller
+    /// piece of hardware than a partition, and none with a name.
     Comm_split_type(comm: Comm, kind: c_int, key: c_int, info: Info, new: *mut Comm) on comm {
-        let _ = info;
+        const SHARED: c_int = 221;
+        const HW_UNGUIDED: c_int = 222;
+        const HW_GUIDED: c_int = 223;
+        info::entries(info)?;
         let alone = with(|mpi| Ok(mpi.comm(comm)?.rank))? as c_int;
-        put(new, split(comm, if kind == UNDEFINED { UNDEFINED } else { alone }, key)?);
+        let color = match kind {
+            SHARED => alone,
+            UNDEFINED | HW_UNGUIDED | HW_GUIDED => UNDEFINED,
+            _ => return Err(Error::Invalid(class::ARG, "not a kind of split")),
+        };
+        put(new, split(comm, color, key)?);
         Ok(())
     }
 

@@ -19,6 +19,24 @@ pub fn entries(info: Info) -> Result<Entries, Error> {
     with(|mpi| mpi.infos.get(info).cloned()).ok_or(NOT_AN_INFO)
 }
 
+/// The hints for a communicator that an info holds; others are ignored, as the standard asks.
+pub fn hints(info: Info) -> Result<Entries, Error> {
+    const KNOWN: [&[u8]; 4] = [
+        b"mpi_assert_no_any_tag",
+        b"mpi_assert_no_any_source",
+        b"mpi_assert_exact_length",
+        b"mpi_assert_allow_overtaking",
+    ];
+    let all = entries(info)?;
+    let mut known = Entries::default();
+    for key in KNOWN {
+        if let Some(value) = all.get(key) {
+            known.set(key, value);
+        }
+    }
+    Ok(known)
+}
+
 /// As `entries`, for functions that need an info.
 fn given(info: Info) -> Result<Entries, Error> {
     if info == Info::NULL { Err(NOT_AN_INFO) } else { entries(info) }

@@ -53,7 +53,8 @@ impl From<Error> for Failure {
 }
 
 impl Error {
-    fn on(self, comm: Comm) -> Failure {
+    /// The error of a call on this communicator.
+    pub fn on(self, comm: Comm) -> Failure {
         Failure { comm, error: self }
     }
 }
@@ -123,7 +124,7 @@ fn count(value: c_int) -> Result<usize, Error> {
 }
 
 /// Turns the result of a function into its return value, by way of the error handler.
-fn answer(function: &str, result: Result<(), Failure>) -> c_int {
+pub fn answer(function: &str, result: Result<(), Failure>) -> c_int {
     let Err(Failure { comm, error }) = result else { return class::SUCCESS };
     if phase() != Phase::Running {
         fatal(format_args!("{function}: {error}"));
