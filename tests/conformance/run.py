@@ -42,7 +42,7 @@ FEATURES = {
     "large-counts": r"\bMPI_\w+_c\b",
     "threads": r"\bMPI_THREAD_MULTIPLE\b|\bMTest_Start_thread\b",
     "mpich-only": r"\bMPIX_\w+\b|\bMPICH_\w+\b|\bMPIR_\w+\b",
-    "c++": r"\bMPI_CXX_\w+\b",
+    "launcher": r"mpiexec|timeout",
     "large-memory": "",  # lines that the suite itself leaves out unless --enable-large-tests
 }
 

@@ -88,6 +88,11 @@ const CLASSES: [(&str, &str); 20] = [
 /// Name and meaning of an error class.
 pub fn describe(class: c_int) -> (&'static str, &'static str) {
     match class {
+        class::INFO_KEY => ("MPI_ERR_INFO_KEY", "invalid key of an info"),
+        class::INFO_NOKEY => ("MPI_ERR_INFO_NOKEY", "the info does not have the key"),
+        class::INFO_VALUE => ("MPI_ERR_INFO_VALUE", "invalid value of an info"),
+        class::INFO => ("MPI_ERR_INFO", "invalid info"),
+        class::UNSUPPORTED_DATAREP => ("MPI_ERR_UNSUPPORTED_DATAREP", "unknown data representation"),
         class::KEYVAL => ("MPI_ERR_KEYVAL", "invalid attribute key"),
         class::ERRHANDLER => ("MPI_ERR_ERRHANDLER", "invalid error handler"),
         _ => usize::try_from(class)

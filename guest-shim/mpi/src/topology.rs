@@ -121,36 +121,70 @@ pub fn balance(nodes: usize, dims: &mut [c_int]) -> Option<()> {
     if free == 0 {
         return (rest == 1).then_some(());
     }
-    let mut best = Vec::new();
-    split(rest, free, usize::MAX, &mut Vec::new(), &mut best);
-    for (length, found) in dims.iter_mut().filter(|length| **length == 0).zip(best) {
+    let mut search = Search { divisors: divisors(rest), chosen: Vec::new(), best: Vec::new() };
+    search.split(rest, free, usize::MAX);
+    for (length, found) in dims.iter_mut().filter(|length| **length == 0).zip(search.best) {
         *length = c_int::try_from(found).ok()?;
     }
     Some(())
 }
 
-/// Tries all ways to write `rest` as `count` factors in falling order; keeps the one with the least first factor, then
-/// the greatest last one.
-fn split(rest: usize, count: usize, most: usize, chosen: &mut Vec<usize>, best: &mut Vec<usize>) {
-    if count == 1 {
-        if rest <= most {
-            chosen.push(rest);
-            let spread = |of: &Vec<usize>| of[0] - of[of.len() - 1];
-            if best.is_empty() || spread(chosen) < spread(best) {
-                best.clone_from(chosen);
-            }
-            chosen.pop();
-        }
-        return;
+/// All divisors of a number, in rising order.
+fn divisors(number: usize) -> Vec<usize> {
+    let small = (1..).take_while(|divisor| divisor * divisor <= number);
+    let low: Vec<usize> = small.filter(|divisor| number.is_multiple_of(*divisor)).collect();
+    let high = low.iter().rev().map(|divisor| number / divisor).filter(|high| high * high > number);
+    low.iter().copied().chain(high).collect()
+}
+
+/// Looks for falling factors with the smallest distance between the first and the last.
+struct Search {
+    divisors: Vec<usize>,
+    chosen: Vec<usize>,
+    best: Vec<usize>,
+}
+
+impl Search {
+    fn spread(factors: &[usize]) -> usize {
+        factors.first().zip(factors.last()).map_or(0, |(first, last)| first - last)
     }
-    for factor in (1..=rest.min(most)).rev().filter(|factor| rest.is_multiple_of(*factor)) {
-        // Falling factors that cannot reach the product any more end the search.
-        if factor.checked_pow(count as u32).is_some_and(|reach| reach < rest) {
+
+    fn split(&mut self, rest: usize, count: usize, most: usize) {
+        let first = self.chosen.first().copied();
+        let can_win = |last: usize, best: &[usize]| {
+            best.is_empty() || first.is_none_or(|first| first.saturating_sub(last) < Self::spread(best))
+        };
+        if count == 1 {
+            if rest <= most && can_win(rest, &self.best) {
+                self.chosen.push(rest);
+                if self.best.is_empty() || Self::spread(&self.chosen) < Self::spread(&self.best) {
+                    self.best.clone_from(&self.chosen);
+                }
+                self.chosen.pop();
+            }
             return;
         }
-        chosen.push(factor);
-        split(rest / factor, count - 1, factor, chosen, best);
-        chosen.pop();
+        for at in 0..self.divisors.len() {
+            let factor = self.divisors[at];
+            if factor > most {
+                return;
+            }
+            // The later factors are not larger, so this one must be large enough; and none is above this one's root.
+            let enough = factor.checked_pow(count as u32).is_none_or(|reach| reach >= rest);
+            if !enough || !rest.is_multiple_of(factor) {
+                continue;
+            }
+            let beaten = first.is_none() && !self.best.is_empty() && {
+                let last = self.divisors.iter().rev().find(|d| d.checked_pow(count as u32).is_some_and(|p| p <= rest));
+                factor - last.copied().unwrap_or(1) >= Self::spread(&self.best)
+            };
+            if beaten {
+                return;
+            }
+            self.chosen.push(factor);
+            self.split(rest / factor, count - 1, factor);
+            self.chosen.pop();
+        }
     }
 }
 

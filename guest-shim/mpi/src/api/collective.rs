@@ -12,7 +12,7 @@ use crate::error::{Error, class};
 use crate::handle::{Comm, Datatype, Info, Op, Request};
 use crate::memory::Region;
 use crate::runtime::progress;
-use crate::runtime::request::{Pending, Recipe, RequestObject, complete, elements};
+use crate::runtime::request::{Pending, Recipe, complete, elements};
 use crate::runtime::schedule::{Builder, Hook, Schedule, View};
 use crate::runtime::state::with;
 
@@ -46,8 +46,7 @@ pub fn persistent(comm: Comm, plan: impl Fn() -> Result<Schedule, Error> + 'stat
             with(|mpi| mpi.planned_tag = None);
             planned
         };
-        let recipe = Some(Recipe::Collective(Rc::new(plan)));
-        Ok(mpi.requests.insert(RequestObject { comm, pending: None, recipe }))
+        Ok(mpi.add_persistent(comm, Recipe::Collective(Rc::new(plan))))
     })
 }
 

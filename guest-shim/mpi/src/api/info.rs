@@ -7,7 +7,7 @@ use super::{api, put, put_text};
 use crate::error::{Error, class};
 use crate::handle::Info;
 use crate::info::{Entries, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::runtime::state::with;
+use crate::runtime::state::with_infos;
 
 const NOT_AN_INFO: Error = Error::Invalid(class::INFO, "not an info");
 
@@ -16,7 +16,7 @@ pub fn entries(info: Info) -> Result<Entries, Error> {
     if info == Info::NULL || info == Info::ENV {
         return Ok(Entries::default());
     }
-    with(|mpi| mpi.infos.get(info).cloned()).ok_or(NOT_AN_INFO)
+    with_infos(|infos| infos.get(info).cloned()).ok_or(NOT_AN_INFO)
 }
 
 /// The hints for a communicator that an info holds; others are ignored, as the standard asks.
@@ -65,7 +65,7 @@ unsafe fn key(pointer: *const c_char) -> Result<Vec<u8>, Error> {
 
 /// Makes an info.
 pub fn add(entries: Entries) -> Info {
-    with(|mpi| mpi.infos.insert(entries))
+    with_infos(|infos| infos.insert(entries))
 }
 
 api! {
@@ -90,7 +90,7 @@ api! {
 
     /// Ends an info.
     Info_free(info: *mut Info) {
-        with(|mpi| mpi.infos.remove(*info)).ok_or(NOT_AN_INFO)?;
+        with_infos(|infos| infos.remove(*info)).ok_or(NOT_AN_INFO)?;
         put(info, Info::NULL);
         Ok(())
     }
@@ -98,14 +98,14 @@ api! {
     /// Sets a value.
     Info_set(info: Info, name: *const c_char, value: *const c_char) {
         let (name, value) = (key(name)?, text(value, VALUE_BYTES_MAX, class::INFO_VALUE)?);
-        with(|mpi| mpi.infos.get_mut(info).map(|entries| entries.set(&name, &value))).ok_or(NOT_AN_INFO)?;
+        with_infos(|infos| infos.get_mut(info).map(|entries| entries.set(&name, &value))).ok_or(NOT_AN_INFO)?;
         Ok(())
     }
 
     /// Forgets a key.
     Info_delete(info: Info, name: *const c_char) {
         let name = key(name)?;
-        let there = with(|mpi| mpi.infos.get_mut(info).map(|entries| entries.remove(&name)));
+        let there = with_infos(|infos| infos.get_mut(info).map(|entries| entries.remove(&name)));
         if there.ok_or(NOT_AN_INFO)? {
             return Ok(());
         }

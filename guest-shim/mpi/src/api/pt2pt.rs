@@ -8,7 +8,7 @@ use crate::error::{Error, class};
 use crate::handle::{Comm, Datatype, Request};
 use crate::runtime::progress::{progress, wait_until};
 use crate::runtime::request::{
-    Arguments, Pending, Recipe, RequestObject, SendMode, Status, UNDEFINED, complete, start_request,
+    Arguments, Pending, Recipe, SendMode, Status, UNDEFINED, complete, start_request,
 };
 use crate::runtime::state::with;
 
@@ -34,7 +34,7 @@ unsafe fn isend(arguments: &Arguments, mode: SendMode, request: *mut Request) ->
 unsafe fn persistent(comm: Comm, recipe: Recipe, request: *mut Request) -> Result<(), Error> {
     let handle = with(|mpi| {
         mpi.comm(comm)?;
-        Ok(mpi.requests.insert(RequestObject { comm, pending: None, recipe: Some(recipe) }))
+        Ok(mpi.add_persistent(comm, recipe))
     })?;
     // SAFETY: as promised by the caller.
     unsafe { put(request, handle) };

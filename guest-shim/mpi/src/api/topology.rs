@@ -221,8 +221,10 @@ api! {
     Cart_sub(comm: Comm, remain: *const c_int, new: *mut Comm) on comm {
         let cart = cart(comm)?;
         let remain: Vec<bool> = array(remain, cart.dims.len()).iter().map(|&remains| remains != 0).collect();
-        let (part, number, place) = cart.sub(&remain, place(comm)?.0);
-        let made = comm::split(comm, number as c_int, place as c_int)?;
+        let (part, number, at) = cart.sub(&remain, place(comm)?.0);
+        // A grid without dimensions is one rank: as MPICH does, the first one gets it and the others nothing.
+        let nobody = part.dims.is_empty() && place(comm)?.0 > 0;
+        let made = comm::split(comm, if nobody { UNDEFINED } else { number as c_int }, at as c_int)?;
         put(new, put_on(made, Topology::Cart(part))?);
         Ok(())
     }

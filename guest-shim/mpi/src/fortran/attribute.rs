@@ -111,18 +111,19 @@ type Query = unsafe extern "C" fn(*mut isize, *mut Status, *mut c_int);
 type Free = unsafe extern "C" fn(*mut isize, *mut c_int);
 type Cancel = unsafe extern "C" fn(*mut isize, *mut c_int, *mut c_int);
 
-/// The functions of a generalised request in Fortran: what C passes as extra state.
+/// The functions of a generalised request in Fortran: what C passes as extra state. The program's own extra state stays
+/// in its variable, as with other libraries: callbacks may change it.
 struct Callbacks {
     query: Query,
     free: Free,
     cancel: Cancel,
-    extra: isize,
+    extra: *mut isize,
 }
 
 unsafe extern "C" fn query(callbacks: *mut Callbacks, status: *mut Status) -> c_int {
     let mut code = 0;
     // SAFETY: the request that has these callbacks exists.
-    unsafe { ((*callbacks).query)(&raw mut (*callbacks).extra, status, &raw mut code) };
+    unsafe { ((*callbacks).query)((*callbacks).extra, status, &raw mut code) };
     code
 }
 
@@ -130,8 +131,8 @@ unsafe extern "C" fn free(callbacks: *mut Callbacks) -> c_int {
     let mut code = 0;
     // SAFETY: called once, at the end of the request, which was made with a leaked box.
     unsafe {
-        let mut callbacks = Box::from_raw(callbacks);
-        (callbacks.free)(&raw mut callbacks.extra, &raw mut code);
+        let callbacks = Box::from_raw(callbacks);
+        (callbacks.free)(callbacks.extra, &raw mut code);
     }
     code
 }
@@ -139,7 +140,7 @@ unsafe extern "C" fn free(callbacks: *mut Callbacks) -> c_int {
 unsafe extern "C" fn cancel(callbacks: *mut Callbacks, mut complete: c_int) -> c_int {
     let mut code = 0;
     // SAFETY: the request that has these callbacks exists.
-    unsafe { ((*callbacks).cancel)(&raw mut (*callbacks).extra, &raw mut complete, &raw mut code) };
+    unsafe { ((*callbacks).cancel)((*callbacks).extra, &raw mut complete, &raw mut code) };
     code
 }
 
@@ -148,13 +149,13 @@ pub unsafe extern "C" fn mpi_grequest_start_(
     query_fn: Query,
     free_fn: Free,
     cancel_fn: Cancel,
-    extra: *const isize,
+    extra: *mut isize,
     request: *mut c_int,
     ierror: *mut c_int,
 ) {
     // SAFETY: the program gives the arguments that the Fortran binding asks for.
     unsafe {
-        let callbacks = Callbacks { query: query_fn, free: free_fn, cancel: cancel_fn, extra: *extra };
+        let callbacks = Callbacks { query: query_fn, free: free_fn, cancel: cancel_fn, extra };
         let extra = Box::into_raw(Box::new(callbacks)) as usize;
         let (query, free, cancel) = (query as *const () as usize, free as *const () as usize, cancel as *const ());
         let mut request = Out::new(request);

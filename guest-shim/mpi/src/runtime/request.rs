@@ -476,6 +476,9 @@ impl Mpi {
     /// Lets a request go: it ends by itself. Data that belongs to it is kept until the end of the process.
     fn free_request(&mut self, request: Request) -> Result<(), Error> {
         let object = self.requests.remove(request).ok_or(Error::Invalid(class::REQUEST, "not a request"))?;
+        if object.recipe.is_some() {
+            self.persistent_is_gone();
+        }
         match object.pending {
             Some(Pending::Send(id, Some(packed))) => self.attached.messages.push((id, packed)),
             Some(Pending::Send(id, None)) => self.engine.release(id),

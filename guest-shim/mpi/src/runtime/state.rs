@@ -21,10 +21,10 @@ use crate::datatype::{self, Type};
 use crate::engine::{Engine, RequestId, Taken};
 use crate::error::{Error, class};
 use crate::group::Ranks;
-use crate::handle::{Comm, Datatype, Errhandler, Group, Handle, Op, Table};
+use crate::handle::{Comm, Datatype, Errhandler, Group, Handle, Op, Request, Table};
 use crate::info::Entries;
 use crate::memory::Scratch;
-use crate::runtime::request::RequestObject;
+use crate::runtime::request::{Recipe, RequestObject};
 use crate::runtime::schedule::{Operation, Schedule, UserFunction};
 use crate::sys;
 use crate::topology::Topology;
@@ -173,10 +173,14 @@ pub struct Mpi {
     predefined: Vec<Option<Rc<Type>>>,
     /// Names and attributes of datatypes, by handle.
     pub type_extras: BTreeMap<usize, TypeExtras>,
+    /// Datatypes that the program has freed, but not all that may use them.
+    freed_types: Vec<Datatype>,
+    /// Operations, as above.
+    freed_ops: Vec<Op>,
+    /// Requests that can be started again.
+    persistent_requests: usize,
     /// Types made by MPI_Type_create_f90_real and its like, which live on.
     pub precise_types: Vec<Datatype>,
-    /// Infos.
-    pub infos: Table<Entries, 8>,
     /// Errors of the program.
     pub error_codes: ErrorCodes,
     /// The tag of the persistent collective that is being planned.
@@ -224,8 +228,10 @@ impl Mpi {
             messages: Table::new(),
             contexts_given: 0,
             type_extras: BTreeMap::new(),
+            freed_types: Vec::new(),
+            freed_ops: Vec::new(),
+            persistent_requests: 0,
             precise_types: Vec::new(),
-            infos: Table::new(),
             error_codes: ErrorCodes { codes: Vec::new(), last_used: Box::new(ErrorCodes::FIRST - 1) },
             planned_tag: None,
             schedules: Vec::new(),
@@ -237,8 +243,8 @@ impl Mpi {
 
     fn comm_handle(comm: Comm) -> Comm {
         match comm {
-            Comm::WORLD => Handle(1 << 28),
-            Comm::SELF => Handle(1 << 28 | 1),
+            Comm::WORLD => Handle::numbered(0),
+            Comm::SELF => Handle::numbered(1),
             other => other,
         }
     }
@@ -312,10 +318,41 @@ impl Mpi {
         self.datatypes.insert(datatype)
     }
 
-    /// Forgets a datatype; false when it is predefined or unknown.
-    pub fn remove_datatype(&mut self, datatype: Datatype) -> bool {
+    /// Forgets a datatype. While there are persistent requests it may be theirs, and its handle stays valid.
+    pub fn remove_datatype(&mut self, datatype: Datatype) {
         self.type_extras.remove(&datatype.0);
-        self.datatypes.remove(datatype).is_some()
+        self.freed_types.push(datatype);
+        self.forget_freed();
+    }
+
+    /// Forgets an operation; as with datatypes.
+    pub fn remove_op(&mut self, op: Op) {
+        self.freed_ops.push(op);
+        self.forget_freed();
+    }
+
+    /// Keeps a request that can be started again and again.
+    pub fn add_persistent(&mut self, comm: Comm, recipe: Recipe) -> Request {
+        self.persistent_requests += 1;
+        self.requests.insert(RequestObject { comm, pending: None, recipe: Some(recipe) })
+    }
+
+    /// A persistent request has been freed.
+    pub fn persistent_is_gone(&mut self) {
+        self.persistent_requests -= 1;
+        self.forget_freed();
+    }
+
+    fn forget_freed(&mut self) {
+        if self.persistent_requests > 0 {
+            return;
+        }
+        for datatype in core::mem::take(&mut self.freed_types) {
+            self.datatypes.remove(datatype);
+        }
+        for op in core::mem::take(&mut self.freed_ops) {
+            self.ops.remove(op);
+        }
     }
 
     /// The operation on elements of this type.
@@ -400,6 +437,19 @@ struct Global {
 unsafe impl Sync for Global {}
 
 static GLOBAL: Global = Global { phase: AtomicU32::new(0), mpi: UnsafeCell::new(None) };
+
+struct Infos(UnsafeCell<Table<Entries, 8>>);
+
+// SAFETY: as with `Global`.
+unsafe impl Sync for Infos {}
+
+static INFOS: Infos = Infos(UnsafeCell::new(Table::new()));
+
+/// Uses the infos, which exist before MPI_Init and after MPI_Finalize, too.
+pub fn with_infos<R>(use_them: impl FnOnce(&mut Table<Entries, 8>) -> R) -> R {
+    // SAFETY: one thread, and the closures do not call this again.
+    use_them(unsafe { &mut *INFOS.0.get() })
+}
 
 /// Where the process is.
 pub fn phase() -> Phase {
