@@ -125,7 +125,9 @@ impl Type {
     fn append(&mut self, part: &Part<'_>) {
         match part.of.signature[..] {
             [(kind, count)] => self.sign(kind, count * part.count),
-            _ => (0..part.count).flat_map(|_| &part.of.signature).for_each(|&(kind, count)| self.sign(kind, count)),
+            _ => (0..part.count)
+                .flat_map(|_| &part.of.signature)
+                .for_each(|&(kind, count)| self.sign(kind, count)),
         }
         if part.of.is_one_run() {
             self.push(Run { offset: part.offset, bytes: part.of.bytes * part.count });

@@ -110,7 +110,8 @@ fn convert(
         return out;
     }
     for format in numbers(signature).cycle() {
-        let Some((number, after)) = rest.split_at_checked(bytes(format)).filter(|(number, _)| !number.is_empty())
+        let Some((number, after)) =
+            rest.split_at_checked(bytes(format)).filter(|(number, _)| !number.is_empty())
         else {
             break;
         };

@@ -137,7 +137,7 @@ fn divisors(number: usize) -> Vec<usize> {
     low.iter().copied().chain(high).collect()
 }
 
-/// Looks for falling factors with the smallest distance between the first and the last.
+/// Looks for falling factors with the smallest distance between the first and the last, in the order of [`Search::rank`].
 struct Search {
     divisors: Vec<usize>,
     chosen: Vec<usize>,
@@ -149,15 +149,20 @@ impl Search {
         factors.first().zip(factors.last()).map_or(0, |(first, last)| first - last)
     }
 
+    /// Smaller is better: the distance, then (as MPICH has it) the greater lengths at both ends.
+    fn rank(factors: &[usize]) -> (usize, core::cmp::Reverse<usize>) {
+        (Self::spread(factors), core::cmp::Reverse(factors.first().copied().unwrap_or(0)))
+    }
+
     fn split(&mut self, rest: usize, count: usize, most: usize) {
         let first = self.chosen.first().copied();
         let can_win = |last: usize, best: &[usize]| {
-            best.is_empty() || first.is_none_or(|first| first.saturating_sub(last) < Self::spread(best))
+            best.is_empty() || first.is_none_or(|first| first.saturating_sub(last) <= Self::spread(best))
         };
         if count == 1 {
             if rest <= most && can_win(rest, &self.best) {
                 self.chosen.push(rest);
-                if self.best.is_empty() || Self::spread(&self.chosen) < Self::spread(&self.best) {
+                if self.best.is_empty() || Self::rank(&self.chosen) < Self::rank(&self.best) {
                     self.best.clone_from(&self.chosen);
                 }
                 self.chosen.pop();
@@ -175,8 +180,12 @@ impl Search {
                 continue;
             }
             let beaten = first.is_none() && !self.best.is_empty() && {
-                let last = self.divisors.iter().rev().find(|d| d.checked_pow(count as u32).is_some_and(|p| p <= rest));
-                factor - last.copied().unwrap_or(1) >= Self::spread(&self.best)
+                let last = self
+                    .divisors
+                    .iter()
+                    .rev()
+                    .find(|d| d.checked_pow(count as u32).is_some_and(|p| p <= rest));
+                factor - last.copied().unwrap_or(1) > Self::spread(&self.best)
             };
             if beaten {
                 return;
@@ -191,7 +200,8 @@ impl Search {
 impl Topology {
     /// The neighbours of `rank`: edges in and out. No rank: a missing neighbour of a grid.
     pub fn neighbours(&self, rank: usize) -> (Vec<Option<usize>>, Vec<Option<usize>>) {
-        let known = |ranks: &[c_int]| ranks.iter().map(|&rank| usize::try_from(rank).ok()).collect::<Vec<_>>();
+        let known =
+            |ranks: &[c_int]| ranks.iter().map(|&rank| usize::try_from(rank).ok()).collect::<Vec<_>>();
         match self {
             Topology::Cart(cart) => {
                 let pair = |dimension| {

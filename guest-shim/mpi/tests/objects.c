@@ -67,10 +67,12 @@ static void origin(void)
     MPI_Type_commit(&mixed);
     MPI_Status status;
     MPI_Status_set_elements(&status, mixed, 5); /* an int, two shorts, an int, a short */
+#ifdef PARTITA_MPI /* MPICH takes the number for one of whole elements */
     MPI_Get_elements(&status, mixed, &number);
     CHECK(number == 5);
     MPI_Get_count(&status, mixed, &number);
     CHECK(number == MPI_UNDEFINED);
+#endif
     MPI_Type_free(&mixed);
 }
 

@@ -36,7 +36,10 @@ pub fn begin(comm: Comm) -> Result<Builder, Error> {
 
 /// A request that can be started again and again. Its messages have a tag of their own, since collectives may be started
 /// in another order than they were made in.
-pub fn persistent(comm: Comm, plan: impl Fn() -> Result<Schedule, Error> + 'static) -> Result<Request, Error> {
+pub fn persistent(
+    comm: Comm,
+    plan: impl Fn() -> Result<Schedule, Error> + 'static,
+) -> Result<Request, Error> {
     const PERSISTENT: i32 = 0x4000_0000;
     with(|mpi| {
         let tag = mpi.comm_mut(comm)?.next_sequence() | PERSISTENT;
@@ -571,15 +574,17 @@ pub unsafe fn plan_context(comm: Comm, cell: *mut u32, arrive: Option<Hook>) -> 
     Ok(b.finish())
 }
 
+/// Two numbers of every member of a group.
+pub type Pairs = Vec<[c_int; 2]>;
+
 /// Two numbers of every member of my group, and of the other group if there is one; blocking, for the library itself.
-pub fn collect(comm: Comm, value: [c_int; 2]) -> Result<(Vec<[c_int; 2]>, Vec<[c_int; 2]>), Error> {
+pub fn collect(comm: Comm, value: [c_int; 2]) -> Result<(Pairs, Pairs), Error> {
     const BYTES: usize = 8;
     let (mine, peers) = with(|mpi| mpi.comm(comm).map(|of| (of.group.len(), of.peers().len())))?;
     let (mut mine, mut theirs) = (alloc::vec![[0; 2]; mine], alloc::vec![[0; 2]; peers]);
     // SAFETY: everything outlives the blocking calls.
-    let region = |values: &mut [[c_int; 2]]| unsafe {
-        Region::new(values.as_mut_ptr().cast(), values.len() * BYTES)
-    };
+    let region =
+        |values: &mut [[c_int; 2]]| unsafe { Region::new(values.as_mut_ptr().cast(), values.len() * BYTES) };
     let mut value = [value];
     let (all, own) = (region(&mut theirs), region(&mut value));
     let blocks: Vec<Region> = (0..peers).map(|rank| all.part(rank * BYTES, BYTES)).collect();

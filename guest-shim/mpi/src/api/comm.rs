@@ -111,15 +111,22 @@ pub fn split(comm: Comm, color: c_int, key: c_int) -> Result<Comm, Error> {
 fn create(comm: Comm, wanted: &Ranks) -> Result<Comm, Error> {
     let (group, remote, me) =
         with(|mpi| mpi.comm(comm).map(|of| (of.group.clone(), of.remote.clone(), mpi.place.rank)))?;
-    if wanted.filter(|_, world| group.rank_of(world).is_none()).len() > 0 {
-        return Err(Error::Invalid(class::GROUP, "the group has a member that the communicator does not have"));
+    if !wanted.filter(|_, world| group.rank_of(world).is_none()).is_empty() {
+        return Err(Error::Invalid(
+            class::GROUP,
+            "the group has a member that the communicator does not have",
+        ));
     }
     let context = agree_on_context(comm)?;
     let Some(remote) = remote else { return add(comm, wanted.clone(), None, context) };
     let place = wanted.rank_of(me).map_or(UNDEFINED, |place| place as c_int);
     let (_, theirs) = collective::collect(comm, [0, place])?;
-    let mut members: Vec<(c_int, usize)> =
-        theirs.iter().enumerate().filter(|(_, of)| of[1] != UNDEFINED).map(|(rank, of)| (of[1], rank)).collect();
+    let mut members: Vec<(c_int, usize)> = theirs
+        .iter()
+        .enumerate()
+        .filter(|(_, of)| of[1] != UNDEFINED)
+        .map(|(rank, of)| (of[1], rank))
+        .collect();
     members.sort_unstable();
     let ranks: Vec<usize> = members.iter().map(|&(_, rank)| rank).collect();
     add(comm, wanted.clone(), Some(remote.pick(&ranks).unwrap_or_default()), context)

@@ -34,7 +34,8 @@ fn precise(combiner: Combiner, integers: Vec<c_int>, base: Option<usize>) -> Res
     let of = of(base)?;
     with(|mpi| {
         let known = mpi.precise_types.iter().copied().find(|&datatype| {
-            mpi.constructor(datatype).is_some_and(|made| made.combiner == combiner && made.integers == integers)
+            mpi.constructor(datatype)
+                .is_some_and(|made| made.combiner == combiner && made.integers == integers)
         });
         Ok(known.unwrap_or_else(|| {
             let made = Rc::new(Constructor { combiner, integers, addresses: Vec::new(), types: Vec::new() });
@@ -53,7 +54,8 @@ fn real_kind(precision: c_int, range: c_int) -> Option<&'static (c_int, c_int, u
 }
 
 fn copy<T: Copy>(from: &[T], to: &mut [T]) -> Result<(), Error> {
-    let room = to.get_mut(..from.len()).ok_or(Error::Invalid(class::ARG, "the arrays have not enough room"))?;
+    let room =
+        to.get_mut(..from.len()).ok_or(Error::Invalid(class::ARG, "the arrays have not enough room"))?;
     room.copy_from_slice(from);
     Ok(())
 }

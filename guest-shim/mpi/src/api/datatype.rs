@@ -48,7 +48,11 @@ fn vector(number: c_int, block: c_int, stride_bytes: isize, old: &Type) -> Resul
 }
 
 /// Blocks of one type at displacements in bytes.
-fn blocks(lengths: &[c_int], offsets: impl Iterator<Item = isize>, old: &Type) -> Result<Option<Type>, Error> {
+fn blocks(
+    lengths: &[c_int],
+    offsets: impl Iterator<Item = isize>,
+    old: &Type,
+) -> Result<Option<Type>, Error> {
     for &length in lengths {
         count(length)?;
     }
@@ -166,8 +170,11 @@ fn darray(dims: &mut [Dealt], rank: usize, fortran: bool, old: &Type) -> Result<
         let dealt = &dims[if fortran { step } else { dimensions - 1 - step }];
         let element = new.resized(0, stride);
         let runs = dealt.runs()?;
-        let parts =
-            runs.iter().map(|&(start, count)| Part { count, offset: start.cast_signed() * stride, of: &element });
+        let parts = runs.iter().map(|&(start, count)| Part {
+            count,
+            offset: start.cast_signed() * stride,
+            of: &element,
+        });
         new = Type::assemble(parts).ok_or(TOO_LARGE)?;
         stride = stride.checked_mul(dealt.length.cast_signed()).ok_or(TOO_LARGE)?;
     }

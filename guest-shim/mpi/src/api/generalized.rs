@@ -26,4 +26,3 @@ api! {
         Ok(complete.ok_or(Error::Invalid(class::REQUEST, "not a generalised request"))?)
     }
 }
-

@@ -31,7 +31,8 @@ pub enum Role {
 impl Role {
     /// The role of this process; none if the communicator has one group.
     pub fn new(root: c_int, comm: Comm) -> Result<Option<Role>, Error> {
-        let Some(size) = with(|mpi| mpi.comm(comm).map(|of| of.remote.as_ref().map(|remote| remote.len())))? else {
+        let Some(size) = with(|mpi| mpi.comm(comm).map(|of| of.remote.as_ref().map(|remote| remote.len())))?
+        else {
             return Ok(None);
         };
         match root {

@@ -74,7 +74,7 @@ fn create(local: Comm, leader: c_int, meeting: &Meeting) -> Result<Comm, Error> 
     }
     collective::tell(local, &mut others, leader)?;
     let remote = Ranks::new(others);
-    if remote.filter(|_, world| group.rank_of(world).is_some()).len() > 0 {
+    if !remote.filter(|_, world| group.rank_of(world).is_some()).is_empty() {
         return Err(Error::Invalid(class::COMM, "the groups of an intercommunicator must not overlap"));
     }
     add(local, (*group).clone(), Some(remote), head[1])

@@ -14,8 +14,8 @@
 pub mod attribute;
 pub mod collective;
 pub mod comm;
-pub mod datatype;
 pub mod constructor;
+pub mod datatype;
 pub mod environment;
 pub mod errhandler;
 pub mod error_code;

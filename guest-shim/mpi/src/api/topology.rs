@@ -84,7 +84,8 @@ fn checked_graph(index: &[c_int], edges: &[c_int], size: usize) -> Result<Topolo
     if index.len() > size {
         return Err(Error::Invalid(class::ARG, "the graph has more nodes than the communicator has members"));
     }
-    let falls = index.windows(2).any(|pair| pair[0] > pair[1]) || index.first().is_some_and(|&first| first < 0);
+    let falls =
+        index.windows(2).any(|pair| pair[0] > pair[1]) || index.first().is_some_and(|&first| first < 0);
     let known = |&to: &c_int| usize::try_from(to).is_ok_and(|to| to < index.len());
     if falls || !edges.iter().all(known) {
         return Err(Error::Invalid(class::ARG, "the edges of the graph are not valid"));
@@ -111,7 +112,8 @@ fn check_ranks(ranks: &[c_int], size: usize) -> Result<(), Error> {
 /// Edges that anybody may know of: source, destination, weight.
 fn distribute(comm: Comm, edges: &[[c_int; 3]], weighted: bool) -> Result<Neighbours, Error> {
     let (rank, _) = place(comm)?;
-    let most = collective::collect(comm, [edges.len() as c_int, 0])?.0.iter().map(|of| of[0]).max().unwrap_or(0);
+    let most =
+        collective::collect(comm, [edges.len() as c_int, 0])?.0.iter().map(|of| of[0]).max().unwrap_or(0);
     let mut mine = Neighbours { weighted, ..Neighbours::default() };
     for round in 0..most as usize {
         // Two numbers travel at a time: the ends, then the weight and whether there is an edge at all.

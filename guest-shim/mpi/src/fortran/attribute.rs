@@ -157,7 +157,8 @@ pub unsafe extern "C" fn mpi_grequest_start_(
     unsafe {
         let callbacks = Callbacks { query: query_fn, free: free_fn, cancel: cancel_fn, extra };
         let extra = Box::into_raw(Box::new(callbacks)) as usize;
-        let (query, free, cancel) = (query as *const () as usize, free as *const () as usize, cancel as *const ());
+        let (query, free, cancel) =
+            (query as *const () as usize, free as *const () as usize, cancel as *const ());
         let mut request = Out::new(request);
         *ierror = api::generalized::Grequest_start(query, free, cancel as usize, extra, request.pointer());
     }

@@ -72,13 +72,18 @@ pub unsafe extern "C" fn mpi_info_set_(
     // SAFETY: the program gives the arguments that the Fortran binding asks for.
     unsafe {
         let (key, value) = (c_text(key, key_length), c_text(value, value_length));
-        *ierror =
-            api::info::Info_set(Handle(*info as usize), key.as_ptr().cast(), value.as_ptr().cast());
+        *ierror = api::info::Info_set(Handle(*info as usize), key.as_ptr().cast(), value.as_ptr().cast());
     }
 }
 
 /// Reads a value of an info: its bytes, if the key is there.
-unsafe fn value_of(info: *const c_int, key: &[u8], room: usize, flag: *mut c_int, ierror: *mut c_int) -> Vec<u8> {
+unsafe fn value_of(
+    info: *const c_int,
+    key: &[u8],
+    room: usize,
+    flag: *mut c_int,
+    ierror: *mut c_int,
+) -> Vec<u8> {
     const VALUE_BYTES_MAX: usize = 1024;
     let mut text = [0u8; VALUE_BYTES_MAX];
     let length = room.min(VALUE_BYTES_MAX - 1) as c_int;

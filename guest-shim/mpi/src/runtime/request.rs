@@ -479,14 +479,23 @@ impl Mpi {
         if object.recipe.is_some() {
             self.persistent_is_gone();
         }
-        match object.pending {
-            Some(Pending::Send(id, Some(packed))) => self.attached.messages.push((id, packed)),
-            Some(Pending::Send(id, None)) => self.engine.release(id),
-            Some(Pending::Receive(id, _, None)) => self.engine.release(id),
-            Some(pending @ Pending::Receive(..)) => core::mem::forget(pending),
-            _ => {}
+        if let Some(pending) = object.pending {
+            self.let_go(pending);
         }
         Ok(())
+    }
+
+    fn let_go(&mut self, pending: Pending) {
+        match pending {
+            Pending::Send(id, Some(packed)) => self.attached.messages.push((id, packed)),
+            Pending::Send(id, None) | Pending::Receive(id, _, None) => self.engine.release(id),
+            Pending::Receive(..) => core::mem::forget(pending),
+            Pending::Both(both) => {
+                self.let_go(both.0);
+                self.let_go(both.1);
+            }
+            Pending::Nothing(_) | Pending::Collective(_) | Pending::Generalized(_) => {}
+        }
     }
 }
 
