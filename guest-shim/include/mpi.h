@@ -74,6 +74,7 @@ typedef struct MPI_ABI_Request *MPI_Request;
 #define MPI_MESSAGE_NO_PROC            ((MPI_Message)0x129)
 
 /* Infos. */
+#define MPI_INFO_ENV                   ((MPI_Info)0x131)
 #define MPI_INFO_NULL                  ((MPI_Info)0x130)
 
 /* Error handlers. */
@@ -166,10 +167,15 @@ typedef struct MPI_ABI_Request *MPI_Request;
 #define MPI_STATUS_IGNORE              ((MPI_Status *)0)
 #define MPI_STATUSES_IGNORE            ((MPI_Status *)0)
 
+#define MPI_UNWEIGHTED                 ((int *)10)
+#define MPI_WEIGHTS_EMPTY              ((int *)11)
+
 /* Lengths of strings with their NUL, in bytes. */
 #define MPI_MAX_PROCESSOR_NAME         256
 #define MPI_MAX_ERROR_STRING           512
 #define MPI_MAX_OBJECT_NAME            128
+#define MPI_MAX_INFO_KEY               256
+#define MPI_MAX_INFO_VAL               1024
 #define MPI_MAX_LIBRARY_VERSION_STRING 8192
 #define MPI_BSEND_OVERHEAD             512
 
@@ -270,7 +276,48 @@ enum {
 enum {
     MPI_ORDER_C                    = 12,
     MPI_ORDER_FORTRAN              = 15,
-    MPI_COMM_TYPE_SHARED           = 221
+    MPI_DISTRIBUTE_NONE            = 16,
+    MPI_DISTRIBUTE_BLOCK           = 17,
+    MPI_DISTRIBUTE_CYCLIC          = 18,
+    MPI_DISTRIBUTE_DFLT_DARG       = 19,
+    MPI_COMM_TYPE_SHARED           = 221,
+    MPI_COMM_TYPE_HW_UNGUIDED      = 222,
+    MPI_COMM_TYPE_HW_GUIDED        = 223
+};
+
+/* Topologies. */
+enum {
+    MPI_CART                       = 211,
+    MPI_GRAPH                      = 212,
+    MPI_DIST_GRAPH                 = 213
+};
+
+/* How a datatype was made. */
+enum {
+    MPI_COMBINER_NAMED             = 101,
+    MPI_COMBINER_DUP               = 102,
+    MPI_COMBINER_CONTIGUOUS        = 103,
+    MPI_COMBINER_VECTOR            = 104,
+    MPI_COMBINER_HVECTOR           = 105,
+    MPI_COMBINER_INDEXED           = 106,
+    MPI_COMBINER_HINDEXED          = 107,
+    MPI_COMBINER_INDEXED_BLOCK     = 108,
+    MPI_COMBINER_HINDEXED_BLOCK    = 109,
+    MPI_COMBINER_STRUCT            = 110,
+    MPI_COMBINER_SUBARRAY          = 111,
+    MPI_COMBINER_DARRAY            = 112,
+    MPI_COMBINER_F90_REAL          = 113,
+    MPI_COMBINER_F90_COMPLEX       = 114,
+    MPI_COMBINER_F90_INTEGER       = 115,
+    MPI_COMBINER_RESIZED           = 116,
+    MPI_COMBINER_VALUE_INDEX       = 117
+};
+
+/* Classes of MPI_Type_match_size. */
+enum {
+    MPI_TYPECLASS_INTEGER          = 192,
+    MPI_TYPECLASS_REAL             = 193,
+    MPI_TYPECLASS_COMPLEX          = 194
 };
 
 /* Attribute keys. */
@@ -298,6 +345,12 @@ typedef void (MPI_User_function)(void *invec, void *inoutvec, int *len, MPI_Data
 typedef int (MPI_Comm_copy_attr_function)(MPI_Comm comm, int keyval, void *extra_state, void *value_in, void *value_out,
                                           int *flag);
 typedef int (MPI_Comm_delete_attr_function)(MPI_Comm comm, int keyval, void *value, void *extra_state);
+typedef int (MPI_Type_copy_attr_function)(MPI_Datatype datatype, int keyval, void *extra_state, void *value_in,
+                                          void *value_out, int *flag);
+typedef int (MPI_Type_delete_attr_function)(MPI_Datatype datatype, int keyval, void *value, void *extra_state);
+typedef int (MPI_Grequest_query_function)(void *extra_state, MPI_Status *status);
+typedef int (MPI_Grequest_free_function)(void *extra_state);
+typedef int (MPI_Grequest_cancel_function)(void *extra_state, int complete);
 typedef void (MPI_Comm_errhandler_function)(MPI_Comm *comm, int *code, ...);
 typedef MPI_Comm_copy_attr_function MPI_Copy_function;
 typedef MPI_Comm_delete_attr_function MPI_Delete_function;
@@ -307,6 +360,9 @@ typedef MPI_Comm_errhandler_function MPI_Comm_errhandler_fn;
 #define MPI_COMM_NULL_COPY_FN   ((MPI_Comm_copy_attr_function *)0)
 #define MPI_COMM_DUP_FN         ((MPI_Comm_copy_attr_function *)1)
 #define MPI_COMM_NULL_DELETE_FN ((MPI_Comm_delete_attr_function *)0)
+#define MPI_TYPE_NULL_COPY_FN   ((MPI_Type_copy_attr_function *)0)
+#define MPI_TYPE_DUP_FN         ((MPI_Type_copy_attr_function *)1)
+#define MPI_TYPE_NULL_DELETE_FN ((MPI_Type_delete_attr_function *)0)
 #define MPI_NULL_COPY_FN        MPI_COMM_NULL_COPY_FN
 #define MPI_DUP_FN              MPI_COMM_DUP_FN
 #define MPI_NULL_DELETE_FN      MPI_COMM_NULL_DELETE_FN
@@ -560,6 +616,157 @@ int MPI_Errhandler_get(MPI_Comm comm, MPI_Errhandler *handler);
 int MPI_Errhandler_free(MPI_Errhandler *handler);
 int MPI_Comm_call_errhandler(MPI_Comm comm, int code);
 
+/* Infos, topologies, groups that talk to each other, and more. */
+int MPI_Info_create(MPI_Info *info);
+int MPI_Info_create_env(int argc, char **argv, MPI_Info *info);
+int MPI_Info_dup(MPI_Info info, MPI_Info *newinfo);
+int MPI_Info_free(MPI_Info *info);
+int MPI_Info_set(MPI_Info info, const char *name, const char *value);
+int MPI_Info_delete(MPI_Info info, const char *name);
+int MPI_Info_get(MPI_Info info, const char *name, int length, char *value, int *flag);
+int MPI_Info_get_string(MPI_Info info, const char *name, int *length, char *value, int *flag);
+int MPI_Info_get_valuelen(MPI_Info info, const char *name, int *length, int *flag);
+int MPI_Info_get_nkeys(MPI_Info info, int *number);
+int MPI_Info_get_nthkey(MPI_Info info, int number, char *name);
+int MPI_Type_create_keyval(MPI_Type_copy_attr_function *copy, MPI_Type_delete_attr_function *remove, int *key, void
+        *extra);
+int MPI_Type_free_keyval(int *key);
+int MPI_Type_set_attr(MPI_Datatype datatype, int key, void *value);
+int MPI_Type_get_attr(MPI_Datatype datatype, int key, void *value, int *flag);
+int MPI_Type_delete_attr(MPI_Datatype datatype, int key);
+int MPI_Add_error_class(int *code);
+int MPI_Add_error_code(int of_class, int *code);
+int MPI_Add_error_string(int code, const char *text);
+int MPI_Remove_error_class(int code);
+int MPI_Remove_error_code(int code);
+int MPI_Remove_error_string(int code);
+int MPI_Grequest_start(MPI_Grequest_query_function *query, MPI_Grequest_free_function *release,
+        MPI_Grequest_cancel_function *cancel, void *extra, MPI_Request *request);
+int MPI_Grequest_complete(MPI_Request request);
+int MPI_Comm_idup(MPI_Comm comm, MPI_Comm *newcomm, MPI_Request *request);
+int MPI_Comm_idup_with_info(MPI_Comm comm, MPI_Info info, MPI_Comm *newcomm, MPI_Request *request);
+int MPI_Comm_set_info(MPI_Comm comm, MPI_Info info);
+int MPI_Comm_get_info(MPI_Comm comm, MPI_Info *used);
+int MPI_Comm_remote_size(MPI_Comm comm, int *size);
+int MPI_Comm_remote_group(MPI_Comm comm, MPI_Group *group);
+int MPI_Intercomm_create(MPI_Comm local, int leader, MPI_Comm peer, int remote_leader, int tag, MPI_Comm *newcomm);
+int MPI_Intercomm_merge(MPI_Comm comm, int high, MPI_Comm *newcomm);
+int MPI_Dims_create(int nodes, int dimensions, int *dims);
+int MPI_Cart_create(MPI_Comm comm, int dimensions, const int *dims, const int *periods, int reorder, MPI_Comm *newcomm);
+int MPI_Cart_map(MPI_Comm comm, int dimensions, const int *dims, const int *periods, int *rank);
+int MPI_Cartdim_get(MPI_Comm comm, int *dimensions);
+int MPI_Cart_get(MPI_Comm comm, int room, int *dims, int *periods, int *coords);
+int MPI_Cart_rank(MPI_Comm comm, const int *coords, int *rank);
+int MPI_Cart_coords(MPI_Comm comm, int rank, int room, int *coords);
+int MPI_Cart_shift(MPI_Comm comm, int dimension, int distance, int *source, int *dest);
+int MPI_Cart_sub(MPI_Comm comm, const int *remain, MPI_Comm *newcomm);
+int MPI_Graph_create(MPI_Comm comm, int nodes, const int *index, const int *edges, int reorder, MPI_Comm *newcomm);
+int MPI_Graph_map(MPI_Comm comm, int nodes, const int *index, const int *edges, int *rank);
+int MPI_Graphdims_get(MPI_Comm comm, int *nodes, int *edges);
+int MPI_Graph_get(MPI_Comm comm, int room_index, int room_edges, int *index, int *edges);
+int MPI_Graph_neighbors_count(MPI_Comm comm, int rank, int *number);
+int MPI_Graph_neighbors(MPI_Comm comm, int rank, int room, int *neighbours);
+int MPI_Dist_graph_create_adjacent(MPI_Comm comm, int indegree, const int *sources, const int *sourceweights, int
+        outdegree, const int *destinations, const int *destweights, MPI_Info hints, int reorder, MPI_Comm *newcomm);
+int MPI_Dist_graph_create(MPI_Comm comm, int number, const int *sources, const int *degrees, const int *destinations,
+        const int *edge_weights, MPI_Info hints, int reorder, MPI_Comm *newcomm);
+int MPI_Dist_graph_neighbors_count(MPI_Comm comm, int *indegree, int *outdegree, int *weighted);
+int MPI_Dist_graph_neighbors(MPI_Comm comm, int room_in, int *sources, int *sourceweights, int room_out, int
+        *destinations, int *destweights);
+int MPI_Topo_test(MPI_Comm comm, int *kind);
+int MPI_Type_create_darray(int size, int rank, int dimensions, const int *gsizes, const int *distribs, const int
+        *dargs, const int *psizes, int order, MPI_Datatype old, MPI_Datatype *newtype);
+int MPI_Type_get_envelope(MPI_Datatype datatype, int *integers, int *addresses, int *types, int *combiner);
+int MPI_Type_get_contents(MPI_Datatype datatype, int room_integers, int room_addresses, int room_types, int *integers,
+        MPI_Aint *addresses, MPI_Datatype *types);
+int MPI_Type_match_size(int kind, int size, MPI_Datatype *datatype);
+int MPI_Type_create_f90_integer(int range, MPI_Datatype *newtype);
+int MPI_Type_create_f90_real(int precision, int range, MPI_Datatype *newtype);
+int MPI_Type_create_f90_complex(int precision, int range, MPI_Datatype *newtype);
+int MPI_Type_set_name(MPI_Datatype datatype, const char *name);
+int MPI_Type_get_name(MPI_Datatype datatype, char *name, int *length);
+int MPI_Pack_external(const char *representation, const void *input, int number, MPI_Datatype datatype, void *output,
+        MPI_Aint size, MPI_Aint *position);
+int MPI_Unpack_external(const char *representation, const void *input, MPI_Aint size, MPI_Aint *position, void
+        *output, int number, MPI_Datatype datatype);
+int MPI_Pack_external_size(const char *representation, int number, MPI_Datatype datatype, MPI_Aint *size);
+int MPI_Isendrecv(const void *sendbuf, int sendcount, MPI_Datatype sendtype, int dest, int sendtag, void *recvbuf, int
+        recvcount, MPI_Datatype recvtype, int source, int recvtag, MPI_Comm comm, MPI_Request *request);
+int MPI_Isendrecv_replace(void *buffer, int count, MPI_Datatype datatype, int dest, int sendtag, int source, int
+        recvtag, MPI_Comm comm, MPI_Request *request);
+int MPI_Get_elements_x(const MPI_Status *status, MPI_Datatype datatype, MPI_Count *number);
+int MPI_Status_set_elements_x(MPI_Status *status, MPI_Datatype datatype, MPI_Count number);
+int MPI_Barrier_init(MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Bcast_init(void *buffer, int number, MPI_Datatype datatype, int root, MPI_Comm comm, MPI_Info info,
+        MPI_Request *request);
+int MPI_Gather_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, int root, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Gatherv_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int *recvcounts,
+        const int *displs, MPI_Datatype recvtype, int root, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Scatter_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, int root, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Scatterv_init(const void *sendbuf, const int *sendcounts, const int *displs, MPI_Datatype sendtype, void
+        *recvbuf, int recvcount, MPI_Datatype recvtype, int root, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Allgather_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Allgatherv_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int
+        *recvcounts, const int *displs, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Alltoall_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Alltoallv_init(const void *sendbuf, const int *sendcounts, const int *sdispls, MPI_Datatype sendtype, void
+        *recvbuf, const int *recvcounts, const int *rdispls, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info,
+        MPI_Request *request);
+int MPI_Alltoallw_init(const void *sendbuf, const int *sendcounts, const int *sdispls, const MPI_Datatype *sendtypes,
+        void *recvbuf, const int *recvcounts, const int *rdispls, const MPI_Datatype *recvtypes, MPI_Comm comm,
+        MPI_Info info, MPI_Request *request);
+int MPI_Reduce_init(const void *sendbuf, void *recvbuf, int number, MPI_Datatype datatype, MPI_Op op, int root,
+        MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Allreduce_init(const void *sendbuf, void *recvbuf, int number, MPI_Datatype datatype, MPI_Op op, MPI_Comm
+        comm, MPI_Info info, MPI_Request *request);
+int MPI_Scan_init(const void *sendbuf, void *recvbuf, int number, MPI_Datatype datatype, MPI_Op op, MPI_Comm comm,
+        MPI_Info info, MPI_Request *request);
+int MPI_Exscan_init(const void *sendbuf, void *recvbuf, int number, MPI_Datatype datatype, MPI_Op op, MPI_Comm comm,
+        MPI_Info info, MPI_Request *request);
+int MPI_Reduce_scatter_init(const void *sendbuf, void *recvbuf, const int *recvcounts, MPI_Datatype datatype, MPI_Op
+        op, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Reduce_scatter_block_init(const void *sendbuf, void *recvbuf, int recvcount, MPI_Datatype datatype, MPI_Op op,
+        MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Neighbor_allgather(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm);
+int MPI_Ineighbor_allgather(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm, MPI_Request *request);
+int MPI_Neighbor_allgather_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int
+        recvcount, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Neighbor_allgatherv(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int
+        *recvcounts, const int *displs, MPI_Datatype recvtype, MPI_Comm comm);
+int MPI_Ineighbor_allgatherv(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int
+        *recvcounts, const int *displs, MPI_Datatype recvtype, MPI_Comm comm, MPI_Request *request);
+int MPI_Neighbor_allgatherv_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int
+        *recvcounts, const int *displs, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Neighbor_alltoall(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm);
+int MPI_Ineighbor_alltoall(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm, MPI_Request *request);
+int MPI_Neighbor_alltoall_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int
+        recvcount, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int MPI_Neighbor_alltoallv(const void *sendbuf, const int *sendcounts, const int *sdispls, MPI_Datatype sendtype, void
+        *recvbuf, const int *recvcounts, const int *rdispls, MPI_Datatype recvtype, MPI_Comm comm);
+int MPI_Ineighbor_alltoallv(const void *sendbuf, const int *sendcounts, const int *sdispls, MPI_Datatype sendtype,
+        void *recvbuf, const int *recvcounts, const int *rdispls, MPI_Datatype recvtype, MPI_Comm comm, MPI_Request
+        *request);
+int MPI_Neighbor_alltoallv_init(const void *sendbuf, const int *sendcounts, const int *sdispls, MPI_Datatype sendtype,
+        void *recvbuf, const int *recvcounts, const int *rdispls, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info,
+        MPI_Request *request);
+int MPI_Neighbor_alltoallw(const void *sendbuf, const int *sendcounts, const MPI_Aint *sdispls, const MPI_Datatype
+        *sendtypes, void *recvbuf, const int *recvcounts, const MPI_Aint *rdispls, const MPI_Datatype *recvtypes,
+        MPI_Comm comm);
+int MPI_Ineighbor_alltoallw(const void *sendbuf, const int *sendcounts, const MPI_Aint *sdispls, const MPI_Datatype
+        *sendtypes, void *recvbuf, const int *recvcounts, const MPI_Aint *rdispls, const MPI_Datatype *recvtypes,
+        MPI_Comm comm, MPI_Request *request);
+int MPI_Neighbor_alltoallw_init(const void *sendbuf, const int *sendcounts, const MPI_Aint *sdispls, const
+        MPI_Datatype *sendtypes, void *recvbuf, const int *recvcounts, const MPI_Aint *rdispls, const MPI_Datatype
+        *recvtypes, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+
 /* The same functions under the names that a profiling library calls. */
 int PMPI_Init(int *argc, char ***argv);
 int PMPI_Init_thread(int *argc, char ***argv, int required, int *provided);
@@ -789,6 +996,155 @@ int PMPI_Comm_get_errhandler(MPI_Comm comm, MPI_Errhandler *handler);
 int PMPI_Errhandler_get(MPI_Comm comm, MPI_Errhandler *handler);
 int PMPI_Errhandler_free(MPI_Errhandler *handler);
 int PMPI_Comm_call_errhandler(MPI_Comm comm, int code);
+int PMPI_Info_create(MPI_Info *info);
+int PMPI_Info_create_env(int argc, char **argv, MPI_Info *info);
+int PMPI_Info_dup(MPI_Info info, MPI_Info *newinfo);
+int PMPI_Info_free(MPI_Info *info);
+int PMPI_Info_set(MPI_Info info, const char *name, const char *value);
+int PMPI_Info_delete(MPI_Info info, const char *name);
+int PMPI_Info_get(MPI_Info info, const char *name, int length, char *value, int *flag);
+int PMPI_Info_get_string(MPI_Info info, const char *name, int *length, char *value, int *flag);
+int PMPI_Info_get_valuelen(MPI_Info info, const char *name, int *length, int *flag);
+int PMPI_Info_get_nkeys(MPI_Info info, int *number);
+int PMPI_Info_get_nthkey(MPI_Info info, int number, char *name);
+int PMPI_Type_create_keyval(MPI_Type_copy_attr_function *copy, MPI_Type_delete_attr_function *remove, int *key, void
+        *extra);
+int PMPI_Type_free_keyval(int *key);
+int PMPI_Type_set_attr(MPI_Datatype datatype, int key, void *value);
+int PMPI_Type_get_attr(MPI_Datatype datatype, int key, void *value, int *flag);
+int PMPI_Type_delete_attr(MPI_Datatype datatype, int key);
+int PMPI_Add_error_class(int *code);
+int PMPI_Add_error_code(int of_class, int *code);
+int PMPI_Add_error_string(int code, const char *text);
+int PMPI_Remove_error_class(int code);
+int PMPI_Remove_error_code(int code);
+int PMPI_Remove_error_string(int code);
+int PMPI_Grequest_start(MPI_Grequest_query_function *query, MPI_Grequest_free_function *release,
+        MPI_Grequest_cancel_function *cancel, void *extra, MPI_Request *request);
+int PMPI_Grequest_complete(MPI_Request request);
+int PMPI_Comm_idup(MPI_Comm comm, MPI_Comm *newcomm, MPI_Request *request);
+int PMPI_Comm_idup_with_info(MPI_Comm comm, MPI_Info info, MPI_Comm *newcomm, MPI_Request *request);
+int PMPI_Comm_set_info(MPI_Comm comm, MPI_Info info);
+int PMPI_Comm_get_info(MPI_Comm comm, MPI_Info *used);
+int PMPI_Comm_remote_size(MPI_Comm comm, int *size);
+int PMPI_Comm_remote_group(MPI_Comm comm, MPI_Group *group);
+int PMPI_Intercomm_create(MPI_Comm local, int leader, MPI_Comm peer, int remote_leader, int tag, MPI_Comm *newcomm);
+int PMPI_Intercomm_merge(MPI_Comm comm, int high, MPI_Comm *newcomm);
+int PMPI_Dims_create(int nodes, int dimensions, int *dims);
+int PMPI_Cart_create(MPI_Comm comm, int dimensions, const int *dims, const int *periods, int reorder, MPI_Comm *newcomm);
+int PMPI_Cart_map(MPI_Comm comm, int dimensions, const int *dims, const int *periods, int *rank);
+int PMPI_Cartdim_get(MPI_Comm comm, int *dimensions);
+int PMPI_Cart_get(MPI_Comm comm, int room, int *dims, int *periods, int *coords);
+int PMPI_Cart_rank(MPI_Comm comm, const int *coords, int *rank);
+int PMPI_Cart_coords(MPI_Comm comm, int rank, int room, int *coords);
+int PMPI_Cart_shift(MPI_Comm comm, int dimension, int distance, int *source, int *dest);
+int PMPI_Cart_sub(MPI_Comm comm, const int *remain, MPI_Comm *newcomm);
+int PMPI_Graph_create(MPI_Comm comm, int nodes, const int *index, const int *edges, int reorder, MPI_Comm *newcomm);
+int PMPI_Graph_map(MPI_Comm comm, int nodes, const int *index, const int *edges, int *rank);
+int PMPI_Graphdims_get(MPI_Comm comm, int *nodes, int *edges);
+int PMPI_Graph_get(MPI_Comm comm, int room_index, int room_edges, int *index, int *edges);
+int PMPI_Graph_neighbors_count(MPI_Comm comm, int rank, int *number);
+int PMPI_Graph_neighbors(MPI_Comm comm, int rank, int room, int *neighbours);
+int PMPI_Dist_graph_create_adjacent(MPI_Comm comm, int indegree, const int *sources, const int *sourceweights, int
+        outdegree, const int *destinations, const int *destweights, MPI_Info hints, int reorder, MPI_Comm *newcomm);
+int PMPI_Dist_graph_create(MPI_Comm comm, int number, const int *sources, const int *degrees, const int *destinations,
+        const int *edge_weights, MPI_Info hints, int reorder, MPI_Comm *newcomm);
+int PMPI_Dist_graph_neighbors_count(MPI_Comm comm, int *indegree, int *outdegree, int *weighted);
+int PMPI_Dist_graph_neighbors(MPI_Comm comm, int room_in, int *sources, int *sourceweights, int room_out, int
+        *destinations, int *destweights);
+int PMPI_Topo_test(MPI_Comm comm, int *kind);
+int PMPI_Type_create_darray(int size, int rank, int dimensions, const int *gsizes, const int *distribs, const int
+        *dargs, const int *psizes, int order, MPI_Datatype old, MPI_Datatype *newtype);
+int PMPI_Type_get_envelope(MPI_Datatype datatype, int *integers, int *addresses, int *types, int *combiner);
+int PMPI_Type_get_contents(MPI_Datatype datatype, int room_integers, int room_addresses, int room_types, int
+        *integers, MPI_Aint *addresses, MPI_Datatype *types);
+int PMPI_Type_match_size(int kind, int size, MPI_Datatype *datatype);
+int PMPI_Type_create_f90_integer(int range, MPI_Datatype *newtype);
+int PMPI_Type_create_f90_real(int precision, int range, MPI_Datatype *newtype);
+int PMPI_Type_create_f90_complex(int precision, int range, MPI_Datatype *newtype);
+int PMPI_Type_set_name(MPI_Datatype datatype, const char *name);
+int PMPI_Type_get_name(MPI_Datatype datatype, char *name, int *length);
+int PMPI_Pack_external(const char *representation, const void *input, int number, MPI_Datatype datatype, void *output,
+        MPI_Aint size, MPI_Aint *position);
+int PMPI_Unpack_external(const char *representation, const void *input, MPI_Aint size, MPI_Aint *position, void
+        *output, int number, MPI_Datatype datatype);
+int PMPI_Pack_external_size(const char *representation, int number, MPI_Datatype datatype, MPI_Aint *size);
+int PMPI_Isendrecv(const void *sendbuf, int sendcount, MPI_Datatype sendtype, int dest, int sendtag, void *recvbuf,
+        int recvcount, MPI_Datatype recvtype, int source, int recvtag, MPI_Comm comm, MPI_Request *request);
+int PMPI_Isendrecv_replace(void *buffer, int count, MPI_Datatype datatype, int dest, int sendtag, int source, int
+        recvtag, MPI_Comm comm, MPI_Request *request);
+int PMPI_Get_elements_x(const MPI_Status *status, MPI_Datatype datatype, MPI_Count *number);
+int PMPI_Status_set_elements_x(MPI_Status *status, MPI_Datatype datatype, MPI_Count number);
+int PMPI_Barrier_init(MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Bcast_init(void *buffer, int number, MPI_Datatype datatype, int root, MPI_Comm comm, MPI_Info info,
+        MPI_Request *request);
+int PMPI_Gather_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, int root, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Gatherv_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int *recvcounts,
+        const int *displs, MPI_Datatype recvtype, int root, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Scatter_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, int root, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Scatterv_init(const void *sendbuf, const int *sendcounts, const int *displs, MPI_Datatype sendtype, void
+        *recvbuf, int recvcount, MPI_Datatype recvtype, int root, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Allgather_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Allgatherv_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int
+        *recvcounts, const int *displs, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Alltoall_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Alltoallv_init(const void *sendbuf, const int *sendcounts, const int *sdispls, MPI_Datatype sendtype, void
+        *recvbuf, const int *recvcounts, const int *rdispls, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info,
+        MPI_Request *request);
+int PMPI_Alltoallw_init(const void *sendbuf, const int *sendcounts, const int *sdispls, const MPI_Datatype *sendtypes,
+        void *recvbuf, const int *recvcounts, const int *rdispls, const MPI_Datatype *recvtypes, MPI_Comm comm,
+        MPI_Info info, MPI_Request *request);
+int PMPI_Reduce_init(const void *sendbuf, void *recvbuf, int number, MPI_Datatype datatype, MPI_Op op, int root,
+        MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Allreduce_init(const void *sendbuf, void *recvbuf, int number, MPI_Datatype datatype, MPI_Op op, MPI_Comm
+        comm, MPI_Info info, MPI_Request *request);
+int PMPI_Scan_init(const void *sendbuf, void *recvbuf, int number, MPI_Datatype datatype, MPI_Op op, MPI_Comm comm,
+        MPI_Info info, MPI_Request *request);
+int PMPI_Exscan_init(const void *sendbuf, void *recvbuf, int number, MPI_Datatype datatype, MPI_Op op, MPI_Comm comm,
+        MPI_Info info, MPI_Request *request);
+int PMPI_Reduce_scatter_init(const void *sendbuf, void *recvbuf, const int *recvcounts, MPI_Datatype datatype, MPI_Op
+        op, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Reduce_scatter_block_init(const void *sendbuf, void *recvbuf, int recvcount, MPI_Datatype datatype, MPI_Op
+        op, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Neighbor_allgather(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm);
+int PMPI_Ineighbor_allgather(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm, MPI_Request *request);
+int PMPI_Neighbor_allgather_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int
+        recvcount, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Neighbor_allgatherv(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int
+        *recvcounts, const int *displs, MPI_Datatype recvtype, MPI_Comm comm);
+int PMPI_Ineighbor_allgatherv(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int
+        *recvcounts, const int *displs, MPI_Datatype recvtype, MPI_Comm comm, MPI_Request *request);
+int PMPI_Neighbor_allgatherv_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, const int
+        *recvcounts, const int *displs, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Neighbor_alltoall(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm);
+int PMPI_Ineighbor_alltoall(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int recvcount,
+        MPI_Datatype recvtype, MPI_Comm comm, MPI_Request *request);
+int PMPI_Neighbor_alltoall_init(const void *sendbuf, int sendcount, MPI_Datatype sendtype, void *recvbuf, int
+        recvcount, MPI_Datatype recvtype, MPI_Comm comm, MPI_Info info, MPI_Request *request);
+int PMPI_Neighbor_alltoallv(const void *sendbuf, const int *sendcounts, const int *sdispls, MPI_Datatype sendtype,
+        void *recvbuf, const int *recvcounts, const int *rdispls, MPI_Datatype recvtype, MPI_Comm comm);
+int PMPI_Ineighbor_alltoallv(const void *sendbuf, const int *sendcounts, const int *sdispls, MPI_Datatype sendtype,
+        void *recvbuf, const int *recvcounts, const int *rdispls, MPI_Datatype recvtype, MPI_Comm comm, MPI_Request
+        *request);
+int PMPI_Neighbor_alltoallv_init(const void *sendbuf, const int *sendcounts, const int *sdispls, MPI_Datatype
+        sendtype, void *recvbuf, const int *recvcounts, const int *rdispls, MPI_Datatype recvtype, MPI_Comm comm,
+        MPI_Info info, MPI_Request *request);
+int PMPI_Neighbor_alltoallw(const void *sendbuf, const int *sendcounts, const MPI_Aint *sdispls, const MPI_Datatype
+        *sendtypes, void *recvbuf, const int *recvcounts, const MPI_Aint *rdispls, const MPI_Datatype *recvtypes,
+        MPI_Comm comm);
+int PMPI_Ineighbor_alltoallw(const void *sendbuf, const int *sendcounts, const MPI_Aint *sdispls, const MPI_Datatype
+        *sendtypes, void *recvbuf, const int *recvcounts, const MPI_Aint *rdispls, const MPI_Datatype *recvtypes,
+        MPI_Comm comm, MPI_Request *request);
+int PMPI_Neighbor_alltoallw_init(const void *sendbuf, const int *sendcounts, const MPI_Aint *sdispls, const
+        MPI_Datatype *sendtypes, void *recvbuf, const int *recvcounts, const MPI_Aint *rdispls, const MPI_Datatype
+        *recvtypes, MPI_Comm comm, MPI_Info info, MPI_Request *request);
 
 /* Handles in Fortran have the same numbers. */
 #define MPI_Comm_c2f(handle) ((MPI_Fint)(intptr_t)(MPI_Comm)(handle))
@@ -823,6 +1179,23 @@ int PMPI_Comm_call_errhandler(MPI_Comm comm, int code);
 #define MPI_Type_f2c(handle) ((MPI_Datatype)(intptr_t)(MPI_Fint)(handle))
 #define MPI_Type_toint(handle) ((int)(intptr_t)(MPI_Datatype)(handle))
 #define MPI_Type_fromint(handle) ((MPI_Datatype)(intptr_t)(int)(handle))
+
+#define PMPI_Comm_c2f(handle) MPI_Comm_c2f(handle)
+#define PMPI_Comm_f2c(handle) MPI_Comm_f2c(handle)
+#define PMPI_Errhandler_c2f(handle) MPI_Errhandler_c2f(handle)
+#define PMPI_Errhandler_f2c(handle) MPI_Errhandler_f2c(handle)
+#define PMPI_Group_c2f(handle) MPI_Group_c2f(handle)
+#define PMPI_Group_f2c(handle) MPI_Group_f2c(handle)
+#define PMPI_Info_c2f(handle) MPI_Info_c2f(handle)
+#define PMPI_Info_f2c(handle) MPI_Info_f2c(handle)
+#define PMPI_Message_c2f(handle) MPI_Message_c2f(handle)
+#define PMPI_Message_f2c(handle) MPI_Message_f2c(handle)
+#define PMPI_Op_c2f(handle) MPI_Op_c2f(handle)
+#define PMPI_Op_f2c(handle) MPI_Op_f2c(handle)
+#define PMPI_Request_c2f(handle) MPI_Request_c2f(handle)
+#define PMPI_Request_f2c(handle) MPI_Request_f2c(handle)
+#define PMPI_Type_c2f(handle) MPI_Type_c2f(handle)
+#define PMPI_Type_f2c(handle) MPI_Type_f2c(handle)
 
 #ifdef PARTITA_RSMPI
 #include <mpi_rsmpi.h>

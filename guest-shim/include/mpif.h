@@ -395,14 +395,90 @@
       parameter (MPI_MAX_OBJECT_NAME=127)
       integer MPI_BSEND_OVERHEAD
       parameter (MPI_BSEND_OVERHEAD=512)
+      integer MPI_COMBINER_NAMED
+      parameter (MPI_COMBINER_NAMED=101)
+      integer MPI_COMBINER_DUP
+      parameter (MPI_COMBINER_DUP=102)
+      integer MPI_COMBINER_CONTIGUOUS
+      parameter (MPI_COMBINER_CONTIGUOUS=103)
+      integer MPI_COMBINER_VECTOR
+      parameter (MPI_COMBINER_VECTOR=104)
+      integer MPI_COMBINER_HVECTOR
+      parameter (MPI_COMBINER_HVECTOR=105)
+      integer MPI_COMBINER_INDEXED
+      parameter (MPI_COMBINER_INDEXED=106)
+      integer MPI_COMBINER_HINDEXED
+      parameter (MPI_COMBINER_HINDEXED=107)
+      integer MPI_COMBINER_INDEXED_BLOCK
+      parameter (MPI_COMBINER_INDEXED_BLOCK=108)
+      integer MPI_COMBINER_HINDEXED_BLOCK
+      parameter (MPI_COMBINER_HINDEXED_BLOCK=109)
+      integer MPI_COMBINER_STRUCT
+      parameter (MPI_COMBINER_STRUCT=110)
+      integer MPI_COMBINER_SUBARRAY
+      parameter (MPI_COMBINER_SUBARRAY=111)
+      integer MPI_COMBINER_DARRAY
+      parameter (MPI_COMBINER_DARRAY=112)
+      integer MPI_COMBINER_F90_REAL
+      parameter (MPI_COMBINER_F90_REAL=113)
+      integer MPI_COMBINER_F90_COMPLEX
+      parameter (MPI_COMBINER_F90_COMPLEX=114)
+      integer MPI_COMBINER_F90_INTEGER
+      parameter (MPI_COMBINER_F90_INTEGER=115)
+      integer MPI_COMBINER_RESIZED
+      parameter (MPI_COMBINER_RESIZED=116)
+      integer MPI_COMBINER_VALUE_INDEX
+      parameter (MPI_COMBINER_VALUE_INDEX=117)
+      integer MPI_CART
+      parameter (MPI_CART=211)
+      integer MPI_GRAPH
+      parameter (MPI_GRAPH=212)
+      integer MPI_DIST_GRAPH
+      parameter (MPI_DIST_GRAPH=213)
+      integer MPI_DISTRIBUTE_NONE
+      parameter (MPI_DISTRIBUTE_NONE=16)
+      integer MPI_DISTRIBUTE_BLOCK
+      parameter (MPI_DISTRIBUTE_BLOCK=17)
+      integer MPI_DISTRIBUTE_CYCLIC
+      parameter (MPI_DISTRIBUTE_CYCLIC=18)
+      integer MPI_DISTRIBUTE_DFLT_DARG
+      parameter (MPI_DISTRIBUTE_DFLT_DARG=19)
+      integer MPI_TYPECLASS_INTEGER
+      parameter (MPI_TYPECLASS_INTEGER=192)
+      integer MPI_TYPECLASS_REAL
+      parameter (MPI_TYPECLASS_REAL=193)
+      integer MPI_TYPECLASS_COMPLEX
+      parameter (MPI_TYPECLASS_COMPLEX=194)
+      integer MPI_COMM_TYPE_HW_UNGUIDED
+      parameter (MPI_COMM_TYPE_HW_UNGUIDED=222)
+      integer MPI_COMM_TYPE_HW_GUIDED
+      parameter (MPI_COMM_TYPE_HW_GUIDED=223)
+      integer MPI_INFO_ENV
+      parameter (MPI_INFO_ENV=305)
+      integer MPI_C_COMPLEX
+      parameter (MPI_C_COMPLEX=530)
+      integer MPI_LONG_LONG_INT
+      parameter (MPI_LONG_LONG_INT=523)
+      integer MPI_MAX_INFO_KEY
+      parameter (MPI_MAX_INFO_KEY=255)
+      integer MPI_MAX_INFO_VAL
+      parameter (MPI_MAX_INFO_VAL=1023)
       integer MPI_BOTTOM, MPI_IN_PLACE
       integer MPI_STATUS_IGNORE(MPI_STATUS_SIZE)
       integer MPI_STATUSES_IGNORE(MPI_STATUS_SIZE)
       common /mpi_partita_sentinels/ MPI_BOTTOM, MPI_IN_PLACE
       common /mpi_partita_sentinels/ MPI_STATUS_IGNORE
       common /mpi_partita_sentinels/ MPI_STATUSES_IGNORE
-      integer MPI_PARTITA_PADDING(6)
+      integer MPI_UNWEIGHTED(1), MPI_WEIGHTS_EMPTY(1)
+      common /mpi_partita_sentinels/ MPI_UNWEIGHTED
+      common /mpi_partita_sentinels/ MPI_WEIGHTS_EMPTY
+      integer MPI_PARTITA_PADDING(4)
       common /mpi_partita_sentinels/ MPI_PARTITA_PADDING
       save /mpi_partita_sentinels/
       double precision MPI_WTIME, MPI_WTICK
       external MPI_WTIME, MPI_WTICK
+      external MPI_NULL_COPY_FN, MPI_NULL_DELETE_FN, MPI_DUP_FN
+      external MPI_COMM_NULL_COPY_FN, MPI_COMM_NULL_DELETE_FN
+      external MPI_COMM_DUP_FN
+      external MPI_TYPE_NULL_COPY_FN, MPI_TYPE_NULL_DELETE_FN
+      external MPI_TYPE_DUP_FN

@@ -41,6 +41,17 @@ pub enum Basic {
     TwoF64,
 }
 
+impl Basic {
+    /// The alignment that C gives elements of `bytes` bytes: that of a part, where there are parts.
+    pub fn alignment(self, bytes: usize) -> usize {
+        match self {
+            Basic::C32 | Basic::I32Int | Basic::TwoF32 => 4,
+            Basic::C64 | Basic::TwoF64 => 8,
+            _ => bytes.clamp(1, 16),
+        }
+    }
+}
+
 /// A predefined operation.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,8 +22,10 @@ pub struct Type {
     pub alignment: usize,
     /// What it is made of, if that is one predefined type.
     pub basic: Option<Basic>,
-    /// Bytes of every basic element, if all have the same.
-    pub unit_bytes: Option<usize>,
+    /// The bounds were set by a resize somewhere inside, and other parts do not move them.
+    pub explicit_bounds: bool,
+    /// The basic elements in typemap order: low byte of the predefined type's handle, and how many in a row.
+    pub signature: Vec<(u8, usize)>,
     runs: Vec<Run>,
 }
 
@@ -51,9 +53,10 @@ impl Type {
             bytes,
             lower: 0,
             extent: bytes.cast_signed(),
-            alignment: bytes.clamp(1, 16),
+            alignment: basic.alignment(bytes),
             basic: Some(basic),
-            unit_bytes: Some(bytes),
+            explicit_bounds: false,
+            signature: Vec::new(),
             runs: alloc::vec![Run { offset: 0, bytes }],
         }
     }
@@ -65,7 +68,6 @@ impl Type {
         pair.bytes = value_bytes + 4;
         pair.extent = extent.cast_signed();
         pair.alignment = value_bytes.clamp(4, 16);
-        pair.unit_bytes = None;
         pair
     }
 
@@ -85,7 +87,8 @@ impl Type {
             extent: 0,
             alignment: 1,
             basic: None,
-            unit_bytes: None,
+            explicit_bounds: false,
+            signature: Vec::new(),
             runs: Vec::new(),
         };
         let mut bounds: Option<(isize, isize)> = None;
@@ -96,12 +99,12 @@ impl Type {
             let low = part.offset.min(last).checked_add(of.lower)?;
             let high = part.offset.max(last).checked_add(of.lower)?.checked_add(of.extent)?;
             let (lower, upper) = bounds.unwrap_or((low, high));
-            if bounds.is_none() {
-                new.unit_bytes = of.unit_bytes;
-            } else if new.unit_bytes != of.unit_bytes {
-                new.unit_bytes = None;
+            if new.explicit_bounds == of.explicit_bounds {
+                bounds = Some((lower.min(low), upper.max(high)));
+            } else if of.explicit_bounds {
+                bounds = Some((low, high));
+                new.explicit_bounds = true;
             }
-            bounds = Some((lower.min(low), upper.max(high)));
             new.bytes = new.bytes.checked_add(of.bytes.checked_mul(part.count)?)?;
             new.alignment = new.alignment.max(of.alignment);
             new.append(&part);
@@ -112,7 +115,20 @@ impl Type {
         Some(new)
     }
 
+    fn sign(&mut self, kind: u8, count: usize) {
+        match self.signature.last_mut() {
+            Some(last) if last.0 == kind => last.1 += count,
+            _ => self.signature.push((kind, count)),
+        }
+    }
+
     fn append(&mut self, part: &Part<'_>) {
+        match part.of.signature[..] {
+            [(kind, count)] => self.sign(kind, count * part.count),
+            _ => (0..part.count)
+                .flat_map(|_| &part.of.signature)
+                .for_each(|&(kind, count)| self.sign(kind, count)),
+        }
         if part.of.is_one_run() {
             self.push(Run { offset: part.offset, bytes: part.of.bytes * part.count });
             return;
@@ -127,11 +143,52 @@ impl Type {
 
     /// The same data with other bounds.
     pub fn resized(&self, lower: isize, extent: isize) -> Type {
-        Type { lower, extent, basic: None, ..self.clone() }
+        Type { lower, extent, basic: None, explicit_bounds: true, ..self.clone() }
+    }
+
+    /// How many basic elements the first `bytes` bytes of elements are; none if they end inside of one.
+    pub fn basic_elements(&self, bytes: u64) -> Option<u64> {
+        if self.bytes == 0 {
+            return (bytes == 0).then_some(0);
+        }
+        let per_element: usize = self.signature.iter().map(|(_, count)| count).sum();
+        let whole = bytes / self.bytes as u64;
+        let mut rest = (bytes % self.bytes as u64) as usize;
+        let mut number = whole * per_element as u64;
+        for &(kind, count) in &self.signature {
+            let size = size_of_kind(kind);
+            if rest < size * count {
+                number += (rest / size) as u64;
+                return rest.is_multiple_of(size).then_some(number);
+            }
+            rest -= size * count;
+            number += count as u64;
+        }
+        Some(number)
+    }
+
+    /// The bytes of the first `elements` basic elements.
+    pub fn bytes_of_basic(&self, elements: u64) -> u64 {
+        let per_element: usize = self.signature.iter().map(|(_, count)| count).sum();
+        if per_element == 0 {
+            return 0;
+        }
+        let whole = elements / per_element as u64;
+        let mut rest = (elements % per_element as u64) as usize;
+        let mut bytes = whole * self.bytes as u64;
+        for &(kind, count) in &self.signature {
+            let taken = rest.min(count);
+            bytes += (taken * size_of_kind(kind)) as u64;
+            rest -= taken;
+        }
+        bytes
     }
 
     /// Makes the extent a multiple of the alignment, as a C compiler does with a struct.
     pub fn padded(mut self) -> Type {
+        if self.explicit_bounds {
+            return self;
+        }
         let alignment = self.alignment.cast_signed();
         let over = self.extent.rem_euclid(alignment);
         if over != 0 {
@@ -218,12 +275,34 @@ impl Type {
 pub fn predefined() -> Vec<Option<Rc<Type>>> {
     let mut types = alloc::vec![None; 256];
     for &(handle, bytes, basic) in PLAIN {
-        types[handle & 0xff] = Some(Rc::new(Type::plain(bytes, basic)));
+        let mut plain = Type::plain(bytes, basic);
+        plain.signature = alloc::vec![match handle & 0xff {
+            0x2b => (0x09, 2),
+            0x30 => (0x1a, 2),
+            0x31 => (0x1c, 2),
+            0x32 => (0x19, 2),
+            kind => (kind as u8, 1),
+        }];
+        types[handle & 0xff] = Some(Rc::new(plain));
     }
     for &(handle, value_bytes, index_offset, extent, basic) in PAIRS {
-        types[handle & 0xff] = Some(Rc::new(Type::pair(value_bytes, index_offset, extent, basic)));
+        let mut pair = Type::pair(value_bytes, index_offset, extent, basic);
+        let value = match handle & 0xff {
+            0x28 => 0x10,
+            0x29 => 0x14,
+            0x2a => 0x0a,
+            0x2c => 0x08,
+            _ => 0x20,
+        };
+        pair.signature = alloc::vec![(value, 1), (0x09, 1)];
+        types[handle & 0xff] = Some(Rc::new(pair));
     }
     types
+}
+
+/// Bytes of a basic element.
+pub fn size_of_kind(kind: u8) -> usize {
+    PLAIN.iter().find(|plain| plain.0 & 0xff == usize::from(kind)).map_or(1, |plain| plain.1)
 }
 
 /// Handle, bytes, kind.
@@ -265,7 +344,7 @@ const PLAIN: &[(usize, usize, Basic)] = &[
     (0x23c, 4, Basic::Text),     // WCHAR
     (0x240, 1, Basic::I8),       // INT8_T
     (0x241, 1, Basic::U8),       // UINT8_T
-    (0x243, 1, Basic::Text),     // CHAR
+    (0x243, 1, Basic::I8),       // CHAR: computed with, too, as in MPICH
     (0x244, 1, Basic::I8),       // SIGNED_CHAR
     (0x245, 1, Basic::U8),       // UNSIGNED_CHAR
     (0x247, 1, Basic::Byte),     // BYTE

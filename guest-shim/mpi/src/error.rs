@@ -52,7 +52,12 @@ pub mod class {
     pub const INTERN: c_int = 17;
     pub const PENDING: c_int = 18;
     pub const IN_STATUS: c_int = 19;
+    pub const INFO_KEY: c_int = 31;
+    pub const INFO_NOKEY: c_int = 32;
+    pub const INFO_VALUE: c_int = 33;
+    pub const INFO: c_int = 34;
     pub const KEYVAL: c_int = 36;
+    pub const UNSUPPORTED_DATAREP: c_int = 54;
     pub const ERRHANDLER: c_int = 61;
 }
 
@@ -83,6 +88,11 @@ const CLASSES: [(&str, &str); 20] = [
 /// Name and meaning of an error class.
 pub fn describe(class: c_int) -> (&'static str, &'static str) {
     match class {
+        class::INFO_KEY => ("MPI_ERR_INFO_KEY", "invalid key of an info"),
+        class::INFO_NOKEY => ("MPI_ERR_INFO_NOKEY", "the info does not have the key"),
+        class::INFO_VALUE => ("MPI_ERR_INFO_VALUE", "invalid value of an info"),
+        class::INFO => ("MPI_ERR_INFO", "invalid info"),
+        class::UNSUPPORTED_DATAREP => ("MPI_ERR_UNSUPPORTED_DATAREP", "unknown data representation"),
         class::KEYVAL => ("MPI_ERR_KEYVAL", "invalid attribute key"),
         class::ERRHANDLER => ("MPI_ERR_ERRHANDLER", "invalid error handler"),
         _ => usize::try_from(class)

@@ -1,7 +1,8 @@
 //! Handles as programs see them.
 //!
 //! In C a handle is a pointer to an incomplete struct, in Fortran an INTEGER; both hold the same number here. Predefined
-//! handles have the values of the MPI 5.0 ABI (below 0x1000); others are a kind in bits 28 to 30 and an index below.
+//! handles have the values of the MPI 5.0 ABI (below 0x1000); others are a kind in bits 27 to 30 and an index below,
+//! so that they are positive in an INTEGER.
 
 use alloc::vec::Vec;
 
@@ -24,7 +25,7 @@ pub type Request = Handle<5>;
 pub type Errhandler = Handle<6>;
 /// Matched message.
 pub type Message = Handle<7>;
-/// Info (only the null handle exists).
+/// Info.
 pub type Info = Handle<8>;
 
 impl Comm {
@@ -53,6 +54,12 @@ impl Request {
     /// `MPI_REQUEST_NULL`.
     pub const NULL: Request = Handle(0x180);
 }
+impl Info {
+    /// `MPI_INFO_NULL`.
+    pub const NULL: Info = Handle(0x130);
+    /// `MPI_INFO_ENV`.
+    pub const ENV: Info = Handle(0x131);
+}
 impl Message {
     /// `MPI_MESSAGE_NULL`.
     pub const NULL: Message = Handle(0x128);
@@ -70,12 +77,19 @@ impl Errhandler {
     pub const RETURN: Errhandler = Handle(0x143);
 }
 
-const INDEX_BITS: u32 = 28;
+const INDEX_BITS: u32 = 27;
 
 /// The objects behind the handles of one kind.
 pub struct Table<T, const KIND: usize> {
     places: Vec<Option<T>>,
     free: Vec<usize>,
+}
+
+impl<const KIND: usize> Handle<KIND> {
+    /// The handle of the object that was put into its table as the one with this number.
+    pub const fn numbered(index: usize) -> Self {
+        Handle(KIND << INDEX_BITS | index)
+    }
 }
 
 impl<T, const KIND: usize> Table<T, KIND> {
@@ -96,7 +110,7 @@ impl<T, const KIND: usize> Table<T, KIND> {
                 self.places.len() - 1
             }
         };
-        Handle(KIND << INDEX_BITS | index)
+        Handle::numbered(index)
     }
 
     fn index(handle: Handle<KIND>) -> Option<usize> {

@@ -4,7 +4,7 @@
 //! api, fortran    the C and Fortran functions: arguments, handles, errors, callbacks of the program
 //! collective      algorithms of the collectives, as writers of schedules
 //! runtime         state of the library, requests, schedules under way, waiting
-//! datatype, arithmetic, group, handle, error
+//! datatype, constructor, external, arithmetic, group, topology, info, handle, error
 //! engine          matching, eager and rendezvous: pure, no clock, no waiting
 //! wire, ring      frames; the two ends of a byte ring
 //! transport, sys  boot page, doorbell, sleep; the program's libc
@@ -19,15 +19,19 @@ extern crate alloc;
 mod api;
 mod arithmetic;
 mod collective;
+mod constructor;
 mod datatype;
 mod engine;
 mod error;
+mod external;
 mod fortran;
 mod group;
 mod handle;
+mod info;
 mod memory;
 mod ring;
 mod runtime;
 mod sys;
+mod topology;
 mod transport;
 mod wire;

@@ -22,7 +22,7 @@ run() { # ranks ring program arguments
     timeout 120 "$bin/mpirun-native" -np "$n" -ring "$ring" "$@" || fail "np $n ring $ring $*"
 }
 
-for program in storm collectives calls fatal; do
+for program in storm collectives calls objects fatal; do
     "$bin/mpicc" -native -O1 -Wall -Wextra -Werror -Wno-alloc-size-larger-than $program.c -o "$work/$program"
     # What partitions run is linked, too: by glibc and, for C, by musl.
     "$bin/mpicc" $program.c -o "$work/$program.guest"
@@ -44,6 +44,7 @@ for n in $ranks; do
     for seed in 1 2 3; do run "$n" 16384 "$work/storm" $seed 40; done
     run "$n" 262144 "$work/storm" 4 40
     run "$n" 16384 "$work/smoke"
+    run "$n" 16384 "$work/objects"
     run "$n" 16384 "$work/smoke_fixed"
     run "$n" 16384 "$work/smoke_module"
     if [ "$n" -gt 1 ]; then
@@ -77,9 +78,10 @@ other() { # name ranks command…
 # Reduce_scatter of 512 KiB and more has another order in MPICH.
 same() { grep -v 'count [0-9]*0000 reduce_scatter' "$1"; }
 if command -v mpicc.mpich >/dev/null; then
-    for program in collectives calls; do mpicc.mpich -w -O1 $program.c -o "$work/$program.mpich"; done
+    for program in collectives calls objects; do mpicc.mpich -w -O1 $program.c -o "$work/$program.mpich"; done
     for n in $ranks; do other mpich "$n" mpirun.mpich; done
     timeout 60 mpirun.mpich -np 3 "$work/calls.mpich" || fail "mpich calls"
+    timeout 60 mpirun.mpich -np 3 "$work/objects.mpich" || fail "mpich objects"
     echo "the bits are those of MPICH"
 fi
 # Objects compiled with our header, linked with another library of the standard ABI (its orders differ above 2 ranks).

@@ -1,32 +1,55 @@
-//! Collectives, blocking and nonblocking: both are the same schedule.
+//! Collectives, blocking, nonblocking and persistent: all three are the same schedule.
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_void};
 
+use super::intercollective::{self as inter, Role};
 use super::{array, count, put};
 use crate::collective::reduce::{Elements, Work};
 use crate::collective::{data, reduce};
 use crate::error::{Error, class};
-use crate::handle::{Comm, Datatype, Op, Request};
+use crate::handle::{Comm, Datatype, Info, Op, Request};
 use crate::memory::Region;
 use crate::runtime::progress;
-use crate::runtime::request::{Pending, complete, elements};
-use crate::runtime::schedule::{Builder, Schedule, View};
+use crate::runtime::request::{Pending, Recipe, complete, elements};
+use crate::runtime::schedule::{Builder, Hook, Schedule, View};
 use crate::runtime::state::with;
 
 /// `MPI_IN_PLACE`.
 const IN_PLACE: usize = 1;
 
-fn is_in_place(buffer: *const c_void) -> bool {
+/// Whether a buffer is `MPI_IN_PLACE`.
+pub fn is_in_place(buffer: *const c_void) -> bool {
     buffer as usize == IN_PLACE
 }
 
-/// Begins a schedule of a communicator.
+/// Begins a schedule of a communicator; of an intercommunicator, its members are the other group.
 pub fn begin(comm: Comm) -> Result<Builder, Error> {
     with(|mpi| {
+        let planned = mpi.planned_tag.take();
         let comm = mpi.comm_mut(comm)?;
-        comm.sequence = (comm.sequence + 1) & 0x3fff_ffff;
-        Ok(Builder::new(comm.group.clone(), comm.rank, comm.context + 1, comm.sequence.cast_signed()))
+        let tag = planned.unwrap_or_else(|| comm.next_sequence());
+        Ok(Builder::new(comm.peers().clone(), comm.rank, comm.context + 1, tag))
+    })
+}
+
+/// A request that can be started again and again. Its messages have a tag of their own, since collectives may be started
+/// in another order than they were made in.
+pub fn persistent(
+    comm: Comm,
+    plan: impl Fn() -> Result<Schedule, Error> + 'static,
+) -> Result<Request, Error> {
+    const PERSISTENT: i32 = 0x4000_0000;
+    with(|mpi| {
+        let tag = mpi.comm_mut(comm)?.next_sequence() | PERSISTENT;
+        let plan = move || {
+            with(|mpi| mpi.planned_tag = Some(tag));
+            let planned = plan();
+            with(|mpi| mpi.planned_tag = None);
+            planned
+        };
+        Ok(mpi.add_persistent(comm, Recipe::Collective(Rc::new(plan))))
     })
 }
 
@@ -35,11 +58,13 @@ pub fn run(schedule: Schedule) -> Result<(), Error> {
     complete(Pending::Collective(progress::start(schedule))).1
 }
 
-fn size_in(comm: Comm) -> Result<usize, Error> {
-    with(|mpi| Ok(mpi.comm(comm)?.group.len()))
+/// With how many members data is exchanged.
+pub fn size_in(comm: Comm) -> Result<usize, Error> {
+    with(|mpi| Ok(mpi.comm(comm)?.peers().len()))
 }
 
-fn rank_in(comm: Comm) -> Result<usize, Error> {
+/// My rank.
+pub fn rank_in(comm: Comm) -> Result<usize, Error> {
     with(|mpi| Ok(mpi.comm(comm)?.rank))
 }
 
@@ -52,7 +77,7 @@ fn root_of(root: c_int, comm: Comm) -> Result<usize, Error> {
 }
 
 /// A checked buffer.
-fn view(buffer: *const c_void, number: c_int, datatype: Datatype) -> Result<View, Error> {
+pub fn view(buffer: *const c_void, number: c_int, datatype: Datatype) -> Result<View, Error> {
     if is_in_place(buffer) {
         return Err(Error::Invalid(class::BUFFER, "MPI_IN_PLACE is not allowed here"));
     }
@@ -61,7 +86,7 @@ fn view(buffer: *const c_void, number: c_int, datatype: Datatype) -> Result<View
 }
 
 /// Views of `size` blocks of `number` elements in a row.
-fn equal_views(
+pub fn equal_views(
     buffer: *const c_void,
     number: c_int,
     datatype: Datatype,
@@ -72,7 +97,7 @@ fn equal_views(
 }
 
 /// Views of blocks with counts and displacements in elements.
-fn varying_views(
+pub fn varying_views(
     buffer: *const c_void,
     counts: &[c_int],
     displacements: &[c_int],
@@ -86,10 +111,17 @@ fn varying_views(
     counts.iter().zip(displacements).map(block).collect()
 }
 
-/// Defines a blocking and a nonblocking collective by a function that plans both.
+/// Defines a blocking, a nonblocking and a persistent collective by a function that plans all three.
 macro_rules! collectives {
-    ($($blocking:ident $immediate:ident[$comm:ident]($($arg:ident: $type:ty),* $(,)?) $plan:block)*) => { $(
+    ($($blocking:ident $immediate:ident $init:ident[$comm:ident]($($arg:ident: $type:ty),* $(,)?) $plan:block)*) => { $(
         super::api! {
+            /// Persistent collective.
+            $init($($arg: $type,)* comm: Comm, info: Info, request: *mut Request) on comm {
+                let _ = info;
+                // SAFETY: the program keeps the arguments as they are until it frees the request.
+                put(request, persistent(comm, move || unsafe { plan::$blocking($($arg,)* comm) })?);
+                Ok(())
+            }
             /// Blocking collective.
             $blocking($($arg: $type,)* comm: Comm) on comm {
                 run(plan::$blocking($($arg,)* comm)?)
@@ -131,17 +163,12 @@ fn inputs(b: &mut Builder, views: &[View]) -> Vec<Region> {
 fn plan_gather(comm: Comm, send: Option<View>, receive: &[View], root: usize) -> Result<Schedule, Error> {
     let mut b = begin(comm)?;
     let mine = send.map(|view| b.input(&view));
-    let mut blocks = outputs(&mut b, receive);
-    if mine.is_none() && b.rank == root {
-        blocks[root] = Region::EMPTY;
+    let mut blocks = Vec::new();
+    for (from, view) in receive.iter().enumerate() {
+        // In place, my block is where it belongs.
+        blocks.push(if mine.is_none() && from == root { Region::EMPTY } else { b.output(view) });
     }
     data::gather(&mut b, &blocks, mine, root);
-    if mine.is_none() && b.rank == root && !receive[root].of.is_one_run() {
-        return Err(Error::Invalid(
-            class::BUFFER,
-            "MPI_IN_PLACE with a type that has gaps is not supported in Gather",
-        ));
-    }
     Ok(b.finish())
 }
 
@@ -161,6 +188,9 @@ fn plan_scatter(comm: Comm, send: &[View], receive: Option<View>, root: usize) -
 }
 
 fn plan_allgather(comm: Comm, send: Option<View>, receive: &[View]) -> Result<Schedule, Error> {
+    if inter::is_inter(comm)? {
+        return inter::allgather(comm, send, receive);
+    }
     let mut b = begin(comm)?;
     let rank = b.rank;
     let mine = match &send {
@@ -176,6 +206,9 @@ fn plan_allgather(comm: Comm, send: Option<View>, receive: &[View]) -> Result<Sc
 
 /// `send` is `None` for in place: what is in the receive buffer is sent.
 fn plan_alltoall(comm: Comm, send: Option<Vec<View>>, receive: &[View]) -> Result<Schedule, Error> {
+    if inter::is_inter(comm)? {
+        return inter::alltoall(comm, &send.unwrap_or_default(), receive);
+    }
     let mut b = begin(comm)?;
     let outgoing = match &send {
         Some(views) => inputs(&mut b, views),
@@ -250,6 +283,9 @@ fn plan_scan(
     inclusive: bool,
 ) -> Result<Schedule, Error> {
     let number = check_reduction(number, datatype, op)?;
+    if inter::is_inter(comm)? {
+        return Err(Error::Invalid(class::COMM, "an intercommunicator has no prefix reductions"));
+    }
     let mut b = begin(comm)?;
     let input = if is_in_place(sendbuf) { recvbuf.cast_const() } else { sendbuf };
     let partial = Reduction::new(&mut b, input, core::ptr::null_mut(), number, datatype, op)?;
@@ -285,6 +321,9 @@ fn plan_reduce_scatter(
         total += check_reduction(number, datatype, op)?;
     }
     let mine = count(counts[rank])?;
+    if inter::is_inter(comm)? {
+        return inter::reduce_scatter(comm, sendbuf, recvbuf, before..before + mine, total, datatype, op);
+    }
     let mut b = begin(comm)?;
     let input = if is_in_place(sendbuf) { recvbuf.cast_const() } else { sendbuf };
     let whole = Reduction::new(&mut b, input, core::ptr::null_mut(), total, datatype, op)?;
@@ -296,13 +335,20 @@ fn plan_reduce_scatter(
 }
 
 collectives! {
-    Barrier Ibarrier[comm]() {
+    Barrier Ibarrier Barrier_init[comm]() {
         let mut b = begin(comm)?;
-        data::barrier(&mut b);
+        if inter::is_inter(comm)? {
+            crate::collective::inter::barrier(&mut b);
+        } else {
+            data::barrier(&mut b);
+        }
         Ok(b.finish())
     }
 
-    Bcast Ibcast[comm](buffer: *mut c_void, number: c_int, datatype: Datatype, root: c_int) {
+    Bcast Ibcast Bcast_init[comm](buffer: *mut c_void, number: c_int, datatype: Datatype, root: c_int) {
+        if let Some(role) = Role::new(root, comm)? {
+            return inter::bcast(comm, || view(buffer, number, datatype), role);
+        }
         let (view, root) = (view(buffer, number, datatype)?, root_of(root, comm)?);
         let mut b = begin(comm)?;
         let data = if b.rank == root { b.input(&view) } else { b.output(&view) };
@@ -310,8 +356,13 @@ collectives! {
         Ok(b.finish())
     }
 
-    Gather Igather[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
+    Gather Igather Gather_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
         recvcount: c_int, recvtype: Datatype, root: c_int) {
+        if let Some(role) = Role::new(root, comm)? {
+            let size = size_in(comm)?;
+            let receive = || equal_views(recvbuf, recvcount, recvtype, size);
+            return inter::gather(comm, || view(sendbuf, sendcount, sendtype), receive, role);
+        }
         let root = root_of(root, comm)?;
         let receive = if rank_in(comm)? == root {
             equal_views(recvbuf, recvcount, recvtype, size_in(comm)?)?
@@ -322,8 +373,13 @@ collectives! {
         plan_gather(comm, send, &receive, root)
     }
 
-    Gatherv Igatherv[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
+    Gatherv Igatherv Gatherv_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
         recvcounts: *const c_int, displs: *const c_int, recvtype: Datatype, root: c_int) {
+        if let Some(role) = Role::new(root, comm)? {
+            let size = size_in(comm)?;
+            let receive = || varying_views(recvbuf, array(recvcounts, size), array(displs, size), recvtype);
+            return inter::gather(comm, || view(sendbuf, sendcount, sendtype), receive, role);
+        }
         let (root, size) = (root_of(root, comm)?, size_in(comm)?);
         let receive = if rank_in(comm)? == root {
             varying_views(recvbuf, array(recvcounts, size), array(displs, size), recvtype)?
@@ -334,8 +390,13 @@ collectives! {
         plan_gather(comm, send, &receive, root)
     }
 
-    Scatter Iscatter[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
+    Scatter Iscatter Scatter_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
         recvcount: c_int, recvtype: Datatype, root: c_int) {
+        if let Some(role) = Role::new(root, comm)? {
+            let size = size_in(comm)?;
+            let send = || equal_views(sendbuf, sendcount, sendtype, size);
+            return inter::scatter(comm, send, || view(recvbuf, recvcount, recvtype), role);
+        }
         let root = root_of(root, comm)?;
         let send = if rank_in(comm)? == root {
             equal_views(sendbuf, sendcount, sendtype, size_in(comm)?)?
@@ -346,8 +407,13 @@ collectives! {
         plan_scatter(comm, &send, receive, root)
     }
 
-    Scatterv Iscatterv[comm](sendbuf: *const c_void, sendcounts: *const c_int, displs: *const c_int, sendtype: Datatype,
+    Scatterv Iscatterv Scatterv_init[comm](sendbuf: *const c_void, sendcounts: *const c_int, displs: *const c_int, sendtype: Datatype,
         recvbuf: *mut c_void, recvcount: c_int, recvtype: Datatype, root: c_int) {
+        if let Some(role) = Role::new(root, comm)? {
+            let size = size_in(comm)?;
+            let send = || varying_views(sendbuf, array(sendcounts, size), array(displs, size), sendtype);
+            return inter::scatter(comm, send, || view(recvbuf, recvcount, recvtype), role);
+        }
         let (root, size) = (root_of(root, comm)?, size_in(comm)?);
         let send = if rank_in(comm)? == root {
             varying_views(sendbuf, array(sendcounts, size), array(displs, size), sendtype)?
@@ -358,14 +424,14 @@ collectives! {
         plan_scatter(comm, &send, receive, root)
     }
 
-    Allgather Iallgather[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
+    Allgather Iallgather Allgather_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
         recvcount: c_int, recvtype: Datatype) {
         let receive = equal_views(recvbuf, recvcount, recvtype, size_in(comm)?)?;
         let send = if is_in_place(sendbuf) { None } else { Some(view(sendbuf, sendcount, sendtype)?) };
         plan_allgather(comm, send, &receive)
     }
 
-    Allgatherv Iallgatherv[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
+    Allgatherv Iallgatherv Allgatherv_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
         recvcounts: *const c_int, displs: *const c_int, recvtype: Datatype) {
         let size = size_in(comm)?;
         let receive = varying_views(recvbuf, array(recvcounts, size), array(displs, size), recvtype)?;
@@ -373,7 +439,7 @@ collectives! {
         plan_allgather(comm, send, &receive)
     }
 
-    Alltoall Ialltoall[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
+    Alltoall Ialltoall Alltoall_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
         recvcount: c_int, recvtype: Datatype) {
         let size = size_in(comm)?;
         let receive = equal_views(recvbuf, recvcount, recvtype, size)?;
@@ -382,7 +448,7 @@ collectives! {
         plan_alltoall(comm, send, &receive)
     }
 
-    Alltoallv Ialltoallv[comm](sendbuf: *const c_void, sendcounts: *const c_int, sdispls: *const c_int,
+    Alltoallv Ialltoallv Alltoallv_init[comm](sendbuf: *const c_void, sendcounts: *const c_int, sdispls: *const c_int,
         sendtype: Datatype, recvbuf: *mut c_void, recvcounts: *const c_int, rdispls: *const c_int,
         recvtype: Datatype) {
         let size = size_in(comm)?;
@@ -395,7 +461,7 @@ collectives! {
         plan_alltoall(comm, send, &receive)
     }
 
-    Alltoallw Ialltoallw[comm](sendbuf: *const c_void, sendcounts: *const c_int, sdispls: *const c_int,
+    Alltoallw Ialltoallw Alltoallw_init[comm](sendbuf: *const c_void, sendcounts: *const c_int, sdispls: *const c_int,
         sendtypes: *const Datatype, recvbuf: *mut c_void, recvcounts: *const c_int, rdispls: *const c_int,
         recvtypes: *const Datatype) {
         let size = size_in(comm)?;
@@ -413,10 +479,13 @@ collectives! {
         plan_alltoall(comm, send, &receive)
     }
 
-    Reduce Ireduce[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op,
+    Reduce Ireduce Reduce_init[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op,
         root: c_int) {
-        let root = root_of(root, comm)?;
         let number = check_reduction(number, datatype, op)?;
+        if let Some(role) = Role::new(root, comm)? {
+            return inter::reduce(comm, sendbuf, recvbuf, number, datatype, op, role);
+        }
+        let root = root_of(root, comm)?;
         let mut b = begin(comm)?;
         let output = if b.rank == root { recvbuf } else { core::ptr::null_mut() };
         let reduction = Reduction::new(&mut b, sendbuf, output, number, datatype, op)?;
@@ -425,8 +494,11 @@ collectives! {
         Ok(b.finish())
     }
 
-    Allreduce Iallreduce[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op) {
+    Allreduce Iallreduce Allreduce_init[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op) {
         let number = check_reduction(number, datatype, op)?;
+        if inter::is_inter(comm)? {
+            return inter::allreduce(comm, sendbuf, recvbuf, number, datatype, op);
+        }
         let mut b = begin(comm)?;
         let reduction = Reduction::new(&mut b, sendbuf, recvbuf, number, datatype, op)?;
         reduce::allreduce(&mut b, &reduction.work, reduction.accumulator);
@@ -434,48 +506,102 @@ collectives! {
         Ok(b.finish())
     }
 
-    Scan Iscan[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op) {
+    Scan Iscan Scan_init[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op) {
         plan_scan(comm, sendbuf, recvbuf, number, datatype, op, true)
     }
 
-    Exscan Iexscan[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op) {
+    Exscan Iexscan Exscan_init[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op) {
         plan_scan(comm, sendbuf, recvbuf, number, datatype, op, false)
     }
 
-    Reduce_scatter Ireduce_scatter[comm](sendbuf: *const c_void, recvbuf: *mut c_void, recvcounts: *const c_int,
+    Reduce_scatter Ireduce_scatter Reduce_scatter_init[comm](sendbuf: *const c_void, recvbuf: *mut c_void, recvcounts: *const c_int,
         datatype: Datatype, op: Op) {
-        let counts = array(recvcounts, size_in(comm)?);
+        let counts = array(recvcounts, with(|mpi| mpi.comm(comm).map(|of| of.group.len()))?);
         if counts.is_empty() {
             return Err(Error::Invalid(class::ARG, "the array of counts is null"));
         }
         plan_reduce_scatter(comm, sendbuf, recvbuf, counts, datatype, op)
     }
 
-    Reduce_scatter_block Ireduce_scatter_block[comm](sendbuf: *const c_void, recvbuf: *mut c_void, recvcount: c_int,
+    Reduce_scatter_block Ireduce_scatter_block Reduce_scatter_block_init[comm](sendbuf: *const c_void, recvbuf: *mut c_void, recvcount: c_int,
         datatype: Datatype, op: Op) {
-        let counts = alloc::vec![recvcount; size_in(comm)?];
+        let counts = alloc::vec![recvcount; with(|mpi| mpi.comm(comm).map(|of| of.group.len()))?];
         plan_reduce_scatter(comm, sendbuf, recvbuf, &counts, datatype, op)
     }
 }
 
-/// A blocking allreduce of one number, for the library itself.
-pub fn agree_on_maximum(comm: Comm, value: u32) -> Result<u32, Error> {
-    let mut value = i64::from(value);
-    let buffer: *mut c_void = (&raw mut value).cast();
-    const MPI_INT64_T: Datatype = crate::handle::Handle(0x258);
-    const MPI_MAX: Op = crate::handle::Handle(0x23);
-    // SAFETY: the number outlives the blocking call.
-    run(unsafe { plan::Allreduce(IN_PLACE as *const c_void, buffer, 1, MPI_INT64_T, MPI_MAX, comm) }?)?;
-    Ok(value as u32)
+/// A blocking barrier, for the library itself.
+pub fn barrier(comm: Comm) -> Result<(), Error> {
+    // SAFETY: no pointers.
+    run(unsafe { plan::Barrier(comm) }?)
 }
 
-/// A blocking allgather of the bytes of one value, for the library itself.
-pub fn collect<T: Copy>(comm: Comm, value: T, size: usize) -> Result<Vec<T>, Error> {
-    let mut values = alloc::vec![value; size];
-    const MPI_BYTE: Datatype = crate::handle::Handle(0x247);
-    let bytes = core::mem::size_of::<T>() as c_int;
-    let (mine, all) = ((&raw const value).cast(), values.as_mut_ptr().cast());
-    // SAFETY: both outlive the blocking call.
-    run(unsafe { plan::Allgather(mine, bytes, MPI_BYTE, all, bytes, MPI_BYTE, comm) }?)?;
-    Ok(values)
+/// Members get the words that the root has; blocking.
+pub fn tell(comm: Comm, words: &mut [u32], root: usize) -> Result<(), Error> {
+    let mut b = begin(comm)?;
+    // SAFETY: the words outlive the blocking call.
+    let data = unsafe { Region::new(words.as_mut_ptr().cast(), words.len() * 4) };
+    data::broadcast(&mut b, data, root);
+    run(b.finish())
+}
+
+/// Members learn a new context of one of them, which is written to `cell`; then `arrive` is called.
+///
+/// # Safety
+/// `cell` must stay valid until the schedule is complete.
+pub unsafe fn plan_context(comm: Comm, cell: *mut u32, arrive: Option<Hook>) -> Result<Schedule, Error> {
+    let (rank, giver, low) = with(|mpi| {
+        let of = mpi.comm(comm)?;
+        let low = of.remote.as_ref().map(|remote| of.group.world(0) < remote.world(0));
+        let (rank, giver) = (of.rank, of.rank == 0 && low != Some(false));
+        Ok((rank, if giver { Some(mpi.new_context()?) } else { None }, low))
+    })?;
+    let mut b = begin(comm)?;
+    // SAFETY: as promised by the caller.
+    let data = unsafe { Region::new(cell.cast(), 4) };
+    if let Some(context) = giver {
+        // SAFETY: as promised by the caller.
+        unsafe { cell.write(context) };
+    }
+    debug_assert_eq!(rank, b.rank);
+    match low {
+        None => data::broadcast(&mut b, data, 0),
+        Some(low) => crate::collective::inter::spread(&mut b, data, low),
+    }
+    if let Some(arrive) = arrive {
+        b.at_end(arrive);
+    }
+    Ok(b.finish())
+}
+
+/// Two numbers of every member of a group.
+pub type Pairs = Vec<[c_int; 2]>;
+
+/// Two numbers of every member of my group, and of the other group if there is one; blocking, for the library itself.
+pub fn collect(comm: Comm, value: [c_int; 2]) -> Result<(Pairs, Pairs), Error> {
+    const BYTES: usize = 8;
+    let (mine, peers) = with(|mpi| mpi.comm(comm).map(|of| (of.group.len(), of.peers().len())))?;
+    let (mut mine, mut theirs) = (alloc::vec![[0; 2]; mine], alloc::vec![[0; 2]; peers]);
+    // SAFETY: everything outlives the blocking calls.
+    let region =
+        |values: &mut [[c_int; 2]]| unsafe { Region::new(values.as_mut_ptr().cast(), values.len() * BYTES) };
+    let mut value = [value];
+    let (all, own) = (region(&mut theirs), region(&mut value));
+    let blocks: Vec<Region> = (0..peers).map(|rank| all.part(rank * BYTES, BYTES)).collect();
+    let mut b = begin(comm)?;
+    if !inter::is_inter(comm)? {
+        data::allgather(&mut b, &blocks, Some(own));
+        run(b.finish())?;
+        return Ok((theirs, Vec::new()));
+    }
+    crate::collective::inter::exchange(&mut b, own, &blocks);
+    run(b.finish())?;
+    // Rank 0 of the other group knows mine.
+    let mut b = begin(comm)?;
+    b.receive(0, region(&mut mine));
+    if b.rank == 0 {
+        crate::collective::inter::send_to_all(&mut b, all);
+    }
+    run(b.finish())?;
+    Ok((mine, theirs))
 }

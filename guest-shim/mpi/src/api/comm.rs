@@ -1,88 +1,145 @@
 //! Communicators.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ffi::{c_char, c_int};
 
-use super::{api, attribute, collective, put};
+use super::{api, attribute, collective, info, put, put_text};
 use crate::error::{Error, class};
 use crate::group::{Comparison, Ranks};
-use crate::handle::{Comm, Group, Info};
-use crate::runtime::request::{SendMode, UNDEFINED};
-use crate::runtime::state::{Communicator, with};
+use crate::handle::{Comm, Group, Info, Request};
+use crate::runtime::progress;
+use crate::runtime::request::{Pending, UNDEFINED};
+use crate::runtime::state::{Attribute, Communicator, Owner, with};
 
-/// Members agree on the context of a new communicator. Contexts are never used again; two communicators share one only
-/// if no rank is in both.
-fn agree_on_context(comm: Comm) -> Result<u32, Error> {
-    let lowest = with(|mpi| mpi.next_context);
-    let context = collective::agree_on_maximum(comm, lowest)?;
-    with(|mpi| mpi.next_context = context + 2);
+/// Members get the context of a new communicator from one of them, which makes every context only once; all communicators
+/// that a split makes share one, since no rank is in two of them.
+pub fn agree_on_context(comm: Comm) -> Result<u32, Error> {
+    let mut context = 0;
+    // SAFETY: the number outlives the blocking call.
+    collective::run(unsafe { collective::plan_context(comm, &raw mut context, None) }?)?;
     Ok(context)
+}
+
+/// A communicator like another, without its attributes.
+fn twin(comm: Comm, context: u32) -> Result<(Comm, Vec<Attribute>), Error> {
+    with(|mpi| {
+        let old = mpi.comm(comm)?;
+        let mut new = Communicator::new(old.group.clone(), old.rank, context, b"");
+        new.remote = old.remote.clone();
+        new.errhandler = old.errhandler;
+        new.topology = old.topology.clone();
+        new.info = old.info.clone();
+        let attributes = old.attributes.clone();
+        Ok((mpi.add_comm(new), attributes))
+    })
+}
+
+fn copy_attributes(comm: Comm, new: Comm, attributes: &[Attribute]) -> Result<(), Error> {
+    let result =
+        attributes.iter().try_for_each(|of| attribute::copy(Owner::Comm(comm), Owner::Comm(new), *of));
+    if result.is_err() {
+        with(|mpi| mpi.remove_comm(new));
+    }
+    result
 }
 
 fn duplicate(comm: Comm) -> Result<Comm, Error> {
     let context = agree_on_context(comm)?;
-    let (new, attributes) = with(|mpi| {
-        let old = mpi.comm(comm)?;
-        let mut new = Communicator::new(old.group.clone(), old.rank, context, b"");
-        new.errhandler = old.errhandler;
-        let attributes = old.attributes.clone();
-        Ok((mpi.add_comm(new), attributes))
-    })?;
-    for (key, value) in attributes {
-        attribute::copy(comm, new, key, value)?;
-    }
+    let (new, attributes) = twin(comm, context)?;
+    copy_attributes(comm, new, &attributes)?;
     Ok(new)
 }
 
-fn add(parent: Comm, ranks: Ranks, context: u32) -> Result<Comm, Error> {
+/// A duplicate whose context comes later: the communicator can be used when the request is complete.
+fn duplicate_later(comm: Comm) -> Result<(Comm, Request), Error> {
+    let (new, attributes) = twin(comm, u32::MAX)?;
+    copy_attributes(comm, new, &attributes)?;
+    let cell = Box::into_raw(Box::new(0u32));
+    let arrive = Box::new(move || {
+        // SAFETY: the number was leaked for this function, which is called once, at the end of the schedule.
+        let context = *unsafe { Box::from_raw(cell) };
+        let _ = with(|mpi| mpi.comm_mut(new).map(|comm| comm.context = context));
+    });
+    // SAFETY: the number lives until `arrive` is called.
+    let schedule = unsafe { collective::plan_context(comm, cell, Some(arrive)) }?;
+    let index = progress::start(schedule);
+    Ok((new, with(|mpi| mpi.add_request(comm, Pending::Collective(index)))))
+}
+
+/// Adds a communicator of some members, if this process is one.
+pub fn add(parent: Comm, ranks: Ranks, remote: Option<Ranks>, context: u32) -> Result<Comm, Error> {
     with(|mpi| {
         let errhandler = mpi.comm(parent)?.errhandler;
         let Some(rank) = ranks.rank_of(mpi.place.rank) else { return Ok(Comm::NULL) };
+        if remote.as_ref().is_some_and(Ranks::is_empty) {
+            return Ok(Comm::NULL);
+        }
         let mut new = Communicator::new(Rc::new(ranks), rank, context, b"");
+        new.remote = remote.map(Rc::new);
         new.errhandler = errhandler;
         Ok(mpi.add_comm(new))
     })
 }
 
-fn split(comm: Comm, color: c_int, key: c_int) -> Result<Comm, Error> {
-    if color < 0 && color != UNDEFINED {
-        return Err(Error::Invalid(class::ARG, "a color is negative"));
-    }
-    let context = agree_on_context(comm)?;
-    let group = with(|mpi| Ok(mpi.comm(comm)?.group.clone()))?;
-    let all = collective::collect(comm, [color, key], group.len())?;
-    if color == UNDEFINED {
-        return Ok(Comm::NULL);
-    }
+/// The members of a group with this color, by key and then by rank.
+fn of_color(group: &Ranks, all: &[[c_int; 2]], color: c_int) -> Ranks {
     let mut members: Vec<(c_int, usize)> =
         all.iter().enumerate().filter(|(_, of)| of[0] == color).map(|(rank, of)| (of[1], rank)).collect();
     members.sort_unstable();
     let ranks: Vec<usize> = members.iter().map(|&(_, rank)| rank).collect();
-    add(comm, group.pick(&ranks).unwrap_or_default(), context)
+    group.pick(&ranks).unwrap_or_default()
+}
+
+/// Members of the same color, ordered by key.
+pub fn split(comm: Comm, color: c_int, key: c_int) -> Result<Comm, Error> {
+    if color < 0 && color != UNDEFINED {
+        return Err(Error::Invalid(class::ARG, "a color is negative"));
+    }
+    let context = agree_on_context(comm)?;
+    let (group, remote) = with(|mpi| mpi.comm(comm).map(|of| (of.group.clone(), of.remote.clone())))?;
+    let (mine, theirs) = collective::collect(comm, [color, key])?;
+    if color == UNDEFINED {
+        return Ok(Comm::NULL);
+    }
+    let remote = remote.map(|remote| of_color(&remote, &theirs, color));
+    add(comm, of_color(&group, &mine, color), remote, context)
+}
+
+/// A communicator of the members in a group; all members of the old one call.
+fn create(comm: Comm, wanted: &Ranks) -> Result<Comm, Error> {
+    let (group, remote, me) =
+        with(|mpi| mpi.comm(comm).map(|of| (of.group.clone(), of.remote.clone(), mpi.place.rank)))?;
+    if !wanted.filter(|_, world| group.rank_of(world).is_none()).is_empty() {
+        return Err(Error::Invalid(
+            class::GROUP,
+            "the group has a member that the communicator does not have",
+        ));
+    }
+    let context = agree_on_context(comm)?;
+    let Some(remote) = remote else { return add(comm, wanted.clone(), None, context) };
+    let place = wanted.rank_of(me).map_or(UNDEFINED, |place| place as c_int);
+    let (_, theirs) = collective::collect(comm, [0, place])?;
+    let mut members: Vec<(c_int, usize)> = theirs
+        .iter()
+        .enumerate()
+        .filter(|(_, of)| of[1] != UNDEFINED)
+        .map(|(rank, of)| (of[1], rank))
+        .collect();
+    members.sort_unstable();
+    let ranks: Vec<usize> = members.iter().map(|&(_, rank)| rank).collect();
+    add(comm, wanted.clone(), Some(remote.pick(&ranks).unwrap_or_default()), context)
 }
 
 fn free(comm: &mut Comm) -> Result<(), Error> {
     if *comm == Comm::WORLD || *comm == Comm::SELF {
         return Err(Error::Invalid(class::COMM, "a predefined communicator cannot be freed"));
     }
-    attribute::delete_all(*comm)?;
+    attribute::delete_all(Owner::Comm(*comm))?;
     with(|mpi| mpi.remove_comm(*comm));
     *comm = Comm::NULL;
     Ok(())
-}
-
-/// Copies a name of at most 127 bytes and a NUL.
-///
-/// # Safety
-/// `target` has room for 128 bytes.
-unsafe fn put_name(target: *mut c_char, name: &[u8], length: *mut c_int) {
-    for (index, byte) in name.iter().chain([&0]).enumerate() {
-        // SAFETY: as promised by the caller.
-        unsafe { put(target.add(index), byte.cast_signed()) };
-    }
-    // SAFETY: as promised by the caller.
-    unsafe { put(length, name.len() as c_int) };
 }
 
 api! {
@@ -100,14 +157,48 @@ api! {
 
     /// The same members in another context.
     Comm_dup(comm: Comm, new: *mut Comm) on comm {
+        put(new, Comm::NULL);
         put(new, duplicate(comm)?);
         Ok(())
     }
 
-    /// As Comm_dup; there are no infos.
+    /// As Comm_dup, with other hints.
     Comm_dup_with_info(comm: Comm, info: Info, new: *mut Comm) on comm {
-        let _ = info;
-        put(new, duplicate(comm)?);
+        let hints = info::hints(info)?;
+        let made = duplicate(comm)?;
+        with(|mpi| mpi.comm_mut(made).map(|comm| comm.info = hints))?;
+        put(new, made);
+        Ok(())
+    }
+
+    /// As Comm_dup, without waiting.
+    Comm_idup(comm: Comm, new: *mut Comm, request: *mut Request) on comm {
+        let (made, under_way) = duplicate_later(comm)?;
+        put(new, made);
+        put(request, under_way);
+        Ok(())
+    }
+
+    /// As Comm_dup_with_info, without waiting.
+    Comm_idup_with_info(comm: Comm, info: Info, new: *mut Comm, request: *mut Request) on comm {
+        let hints = info::hints(info)?;
+        let (made, under_way) = duplicate_later(comm)?;
+        with(|mpi| mpi.comm_mut(made).map(|comm| comm.info = hints))?;
+        put(new, made);
+        put(request, under_way);
+        Ok(())
+    }
+
+    /// Adds hints. None changes anything here; those that the standard names are kept.
+    Comm_set_info(comm: Comm, info: Info) on comm {
+        let hints = info::hints(info)?;
+        with(|mpi| mpi.comm_mut(comm).map(|comm| comm.info.extend(&hints)))
+    }
+
+    /// The hints.
+    Comm_get_info(comm: Comm, used: *mut Info) on comm {
+        let hints = with(|mpi| mpi.comm(comm).map(|comm| comm.info.clone()))?;
+        put(used, info::add(hints));
         Ok(())
     }
 
@@ -117,19 +208,27 @@ api! {
         Ok(())
     }
 
-    /// Members that share memory: partitions share none, so everyone is alone.
+    /// Members that share memory: partitions share none, so everyone is alone, whatever the hints. There is no smaller
+    /// piece of hardware than a partition, and none with a name.
     Comm_split_type(comm: Comm, kind: c_int, key: c_int, info: Info, new: *mut Comm) on comm {
-        let _ = info;
+        const SHARED: c_int = 221;
+        const HW_UNGUIDED: c_int = 222;
+        const HW_GUIDED: c_int = 223;
+        info::entries(info)?;
         let alone = with(|mpi| Ok(mpi.comm(comm)?.rank))? as c_int;
-        put(new, split(comm, if kind == UNDEFINED { UNDEFINED } else { alone }, key)?);
+        let color = match kind {
+            SHARED => alone,
+            UNDEFINED | HW_UNGUIDED | HW_GUIDED => UNDEFINED,
+            _ => return Err(Error::Invalid(class::ARG, "not a kind of split")),
+        };
+        put(new, split(comm, color, key)?);
         Ok(())
     }
 
     /// A communicator of some members; all members of the old one call.
     Comm_create(comm: Comm, group: Group, new: *mut Comm) on comm {
         let ranks = with(|mpi| mpi.group(group))?;
-        let context = agree_on_context(comm)?;
-        put(new, add(comm, (*ranks).clone(), context)?);
+        put(new, create(comm, &ranks)?);
         Ok(())
     }
 
@@ -147,7 +246,7 @@ api! {
 
     /// Ends a communicator when everything on it is done.
     Comm_disconnect(comm: *mut Comm) {
-        collective::agree_on_maximum(*comm, 0)?;
+        collective::barrier(*comm)?;
         Ok(free(&mut *comm)?)
     }
 
@@ -155,9 +254,19 @@ api! {
     Comm_compare(first: Comm, second: Comm, result: *mut c_int) on first {
         let comparison = with(|mpi| {
             let (one, other) = (mpi.comm(first)?, mpi.comm(second)?);
-            Ok(match one.group.compare(&other.group) {
-                Comparison::Identical if first != second => Comparison::Congruent,
-                comparison => comparison,
+            if first == second {
+                return Ok(Comparison::Identical);
+            }
+            let remote = match (&one.remote, &other.remote) {
+                (None, None) => Comparison::Identical,
+                (Some(one), Some(other)) => one.compare(other),
+                _ => Comparison::Unequal,
+            };
+            let worst = (one.group.compare(&other.group) as c_int).max(remote as c_int);
+            Ok(match worst {
+                204 => Comparison::Unequal,
+                203 => Comparison::Similar,
+                _ => Comparison::Congruent,
             })
         })?;
         put(result, comparison as c_int);
@@ -171,13 +280,6 @@ api! {
             Ok(mpi.add_group(members))
         })?;
         put(group, handle);
-        Ok(())
-    }
-
-    /// There are no intercommunicators.
-    Comm_test_inter(comm: Comm, flag: *mut c_int) on comm {
-        with(|mpi| mpi.comm(comm).map(|_| ()))?;
-        put(flag, 0);
         Ok(())
     }
 
@@ -199,7 +301,7 @@ api! {
     /// The name of a communicator.
     Comm_get_name(comm: Comm, name: *mut c_char, length: *mut c_int) on comm {
         let found = with(|mpi| Ok(mpi.comm(comm)?.name.clone()))?;
-        put_name(name, &found, length);
+        put_text(name, &found, length);
         Ok(())
     }
 }
@@ -208,16 +310,12 @@ api! {
 fn create_group(comm: Comm, ranks: &Ranks, tag: c_int) -> Result<Comm, Error> {
     const CONTEXT_OF_AGREEMENT: u32 = u32::MAX - 1;
     let Some(me) = with(|mpi| Ok(ranks.rank_of(mpi.place.rank)))? else { return Ok(Comm::NULL) };
-    let lowest = with(|mpi| mpi.next_context);
     let pair = with(|mpi| {
         let members = Rc::new(ranks.clone());
         mpi.add_comm(Communicator::new(members, me, CONTEXT_OF_AGREEMENT - 1, b""))
     });
     with(|mpi| mpi.comm_mut(pair).map(|comm| comm.sequence = tag.cast_unsigned() & 0xffff))?;
-    let context = collective::agree_on_maximum(pair, lowest);
-    let _ = SendMode::Standard;
+    let context = agree_on_context(pair);
     with(|mpi| mpi.remove_comm(pair));
-    let context = context?;
-    with(|mpi| mpi.next_context = context + 2);
-    add(comm, ranks.clone(), context)
+    add(comm, ranks.clone(), None, context?)
 }

@@ -3,11 +3,11 @@
 use alloc::format;
 use core::ffi::{c_char, c_int, c_void};
 
-use super::{api, collective, put};
+use super::{api, collective, error_code, put, put_text};
 use crate::error;
 use crate::handle::{Comm, Info};
 use crate::runtime::progress::wait_until;
-use crate::runtime::state::{Mpi, Phase, begin, end, fatal, phase, with};
+use crate::runtime::state::{Mpi, Owner, Phase, begin, end, fatal, phase, with};
 use crate::sys;
 use crate::transport::Transport;
 
@@ -33,32 +33,19 @@ fn init(thread_level: c_int) {
 
 /// All messages of all ranks have arrived and everything written has been taken: nobody needs this rank any more.
 fn finalize() -> Result<(), error::Error> {
-    super::attribute::delete_all(Comm::SELF)?;
+    super::attribute::delete_all(Owner::Comm(Comm::SELF))?;
     wait_until(|| {
         with(|mpi| {
             mpi.collect_buffered();
             mpi.attached.messages.is_empty() && !mpi.engine.has_output()
         })
     });
-    collective::agree_on_maximum(Comm::WORLD, 0)?;
+    collective::barrier(Comm::WORLD)?;
     // What is in the rings is the fabric's: it arrives even if this program ends now. The far end may have ended after
     // it took the last message, so nobody can be asked whether it did.
     wait_until(|| with(|mpi| !mpi.engine.has_output()));
     end();
     Ok(())
-}
-
-/// Copies text and a NUL.
-///
-/// # Safety
-/// `target` has room for it.
-unsafe fn put_text(target: *mut c_char, text: &[u8], length: *mut c_int) {
-    for (index, byte) in text.iter().chain([&0]).enumerate() {
-        // SAFETY: as promised by the caller.
-        unsafe { put(target.add(index), byte.cast_signed()) };
-    }
-    // SAFETY: as promised by the caller.
-    unsafe { put(length, text.len() as c_int) };
 }
 
 const VERSION: &str =
@@ -154,14 +141,19 @@ api! {
 
     /// What an error code means.
     Error_string(code: c_int, text: *mut c_char, length: *mut c_int) {
-        let (name, meaning) = error::describe(code);
-        put_text(text, format!("{name}: {meaning}").as_bytes(), length);
+        match error_code::made_by_program(code) {
+            Some((_, words)) => put_text(text, &words, length),
+            None => {
+                let (name, meaning) = error::describe(code);
+                put_text(text, format!("{name}: {meaning}").as_bytes(), length);
+            }
+        }
         Ok(())
     }
 
-    /// Codes are classes here.
+    /// The class of a code; codes of the library are classes.
     Error_class(code: c_int, class: *mut c_int) {
-        put(class, code);
+        put(class, error_code::made_by_program(code).map_or(code, |(class, _)| class));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::runtime::state::with;
 fn take(pattern: &Pattern, comm: Comm) -> Result<Option<(Message, Status)>, Error> {
     with(|mpi| {
         let Some((taken, found)) = mpi.engine.take(pattern) else { return Ok(None) };
-        let status = Status::of(&found, &mpi.comm(comm)?.group);
+        let status = Status::of(&found, mpi.comm(comm)?.peers());
         Ok(Some((mpi.messages.insert((taken, comm)), status)))
     })
 }

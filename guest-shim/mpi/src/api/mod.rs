@@ -14,16 +14,26 @@
 pub mod attribute;
 pub mod collective;
 pub mod comm;
+pub mod constructor;
 pub mod datatype;
 pub mod environment;
 pub mod errhandler;
+pub mod error_code;
+pub mod generalized;
 pub mod group;
+pub mod info;
+pub mod intercollective;
+pub mod intercomm;
 pub mod message;
+pub mod neighbour;
 pub mod operation;
+pub mod pack;
 pub mod pt2pt;
 pub mod request;
+pub mod topology;
+pub mod type_name;
 
-use core::ffi::c_int;
+use core::ffi::{c_char, c_int};
 
 use crate::error::{Error, class};
 use crate::handle::{Comm, Errhandler};
@@ -43,7 +53,8 @@ impl From<Error> for Failure {
 }
 
 impl Error {
-    fn on(self, comm: Comm) -> Failure {
+    /// The error of a call on this communicator.
+    pub fn on(self, comm: Comm) -> Failure {
         Failure { comm, error: self }
     }
 }
@@ -94,13 +105,26 @@ unsafe fn array_mut<'a, T>(pointer: *mut T, count: usize) -> &'a mut [T] {
     unsafe { core::slice::from_raw_parts_mut(pointer, count) }
 }
 
+/// Copies text and a NUL.
+///
+/// # Safety
+/// `target` has room for it.
+unsafe fn put_text(target: *mut c_char, text: &[u8], length: *mut c_int) {
+    for (index, byte) in text.iter().chain([&0]).enumerate() {
+        // SAFETY: as promised by the caller.
+        unsafe { put(target.add(index), byte.cast_signed()) };
+    }
+    // SAFETY: as promised by the caller.
+    unsafe { put(length, text.len() as c_int) };
+}
+
 /// A count of the program.
 fn count(value: c_int) -> Result<usize, Error> {
     usize::try_from(value).map_err(|_| Error::Invalid(class::COUNT, "a count is negative"))
 }
 
 /// Turns the result of a function into its return value, by way of the error handler.
-fn answer(function: &str, result: Result<(), Failure>) -> c_int {
+pub fn answer(function: &str, result: Result<(), Failure>) -> c_int {
     let Err(Failure { comm, error }) = result else { return class::SUCCESS };
     if phase() != Phase::Running {
         fatal(format_args!("{function}: {error}"));

@@ -17,7 +17,10 @@ api! {
 
     /// Ends an operation.
     Op_free(op: *mut Op) {
-        with(|mpi| mpi.ops.remove(*op)).ok_or(Error::Invalid(class::OP, "not an operation of the program"))?;
+        if with(|mpi| mpi.ops.get(*op).is_none()) {
+            return Err(Error::Invalid(class::OP, "not an operation of the program").into());
+        }
+        with(|mpi| mpi.remove_op(*op));
         put(op, Op::NULL);
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! Sends, receives, probes.
 
+use alloc::boxed::Box;
 use core::ffi::{c_int, c_void};
 
 use super::{api, array, array_mut, put, put_status};
 use crate::error::{Error, class};
 use crate::handle::{Comm, Datatype, Request};
-use crate::memory::Scratch;
 use crate::runtime::progress::{progress, wait_until};
 use crate::runtime::request::{
-    Arguments, Pending, Recipe, RequestObject, SendMode, Status, UNDEFINED, complete, elements,
+    Arguments, Pending, Recipe, SendMode, Status, UNDEFINED, complete, start_request,
 };
 use crate::runtime::state::with;
 
@@ -34,7 +34,7 @@ unsafe fn isend(arguments: &Arguments, mode: SendMode, request: *mut Request) ->
 unsafe fn persistent(comm: Comm, recipe: Recipe, request: *mut Request) -> Result<(), Error> {
     let handle = with(|mpi| {
         mpi.comm(comm)?;
-        Ok(mpi.requests.insert(RequestObject { comm, pending: None, recipe: Some(recipe) }))
+        Ok(mpi.add_persistent(comm, recipe))
     })?;
     // SAFETY: as promised by the caller.
     unsafe { put(request, handle) };
@@ -48,6 +48,14 @@ unsafe fn finish(pending: Pending, status: *mut Status) -> Result<(), Error> {
     // SAFETY: as promised by the caller.
     unsafe { put_status(status, found) };
     result
+}
+
+/// Sends a copy of a buffer and receives into the buffer.
+fn replace(send: &Arguments, receive: &Arguments) -> Result<(Pending, Pending), Error> {
+    with(|mpi| {
+        let send = mpi.start_send_of_copy(send)?;
+        Ok((send, mpi.start_receive(receive)?))
+    })
 }
 
 macro_rules! sends {
@@ -126,25 +134,44 @@ api! {
         sent
     }
 
+    /// Sends and receives at the same time, without waiting.
+    Isendrecv(sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, dest: c_int, sendtag: c_int,
+        recvbuf: *mut c_void, recvcount: c_int, recvtype: Datatype, source: c_int, recvtag: c_int, comm: Comm,
+        request: *mut Request) on comm {
+        let receive = Arguments {
+            buffer: recvbuf, count: recvcount, datatype: recvtype, peer: source, tag: recvtag, comm,
+        };
+        let send = Arguments {
+            buffer: sendbuf, count: sendcount, datatype: sendtype, peer: dest, tag: sendtag, comm,
+        };
+        let handle = with(|mpi| {
+            let receive = mpi.start_receive(&receive)?;
+            let send = mpi.start_send(&send, SendMode::Standard)?;
+            Ok(mpi.add_request(comm, Pending::Both(Box::new((send, receive)))))
+        })?;
+        put(request, handle);
+        Ok(())
+    }
+
     /// Sends a buffer and receives into it.
     Sendrecv_replace(buffer: *mut c_void, count: c_int, datatype: Datatype, dest: c_int, sendtag: c_int,
         source: c_int, recvtag: c_int, comm: Comm, status: *mut Status) on comm {
-        let (number, of) = with(|mpi| elements(mpi, buffer, count, datatype))?;
-        let mut copy = Scratch::new(number * of.bytes);
-        of.pack(buffer.cast(), number, copy.region());
-        let send = Arguments {
-            buffer: copy.region().pointer().cast(), count: c_int::try_from(number * of.bytes)
-                .map_err(|_| Error::Invalid(class::COUNT, "a count is too large"))?,
-            datatype: crate::handle::Handle(0x247), peer: dest, tag: sendtag, comm,
-        };
+        let send = Arguments { buffer, count, datatype, peer: dest, tag: sendtag, comm };
         let receive = Arguments { buffer, count, datatype, peer: source, tag: recvtag, comm };
-        let (receive, send) = with(|mpi| {
-            let receive = mpi.start_receive(&receive)?;
-            Ok((receive, mpi.start_send(&send, SendMode::Standard)?))
-        })?;
+        let (send, receive) = replace(&send, &receive)?;
         let sent = complete(send).1;
         finish(receive, status)?;
         sent
+    }
+
+    /// As Sendrecv_replace, without waiting.
+    Isendrecv_replace(buffer: *mut c_void, count: c_int, datatype: Datatype, dest: c_int, sendtag: c_int,
+        source: c_int, recvtag: c_int, comm: Comm, request: *mut Request) on comm {
+        let send = Arguments { buffer, count, datatype, peer: dest, tag: sendtag, comm };
+        let receive = Arguments { buffer, count, datatype, peer: source, tag: recvtag, comm };
+        let both = replace(&send, &receive)?;
+        put(request, with(|mpi| mpi.add_request(comm, Pending::Both(Box::new(both)))));
+        Ok(())
     }
 
     /// Waits for a message without receiving it.
@@ -159,7 +186,7 @@ api! {
             found.is_some()
         });
         if let Some(found) = found {
-            put_status(status, with(|mpi| Ok(Status::of(&found, &mpi.comm(comm)?.group)))?);
+            put_status(status, with(|mpi| Ok(Status::of(&found, mpi.comm(comm)?.peers())))?);
         }
         Ok(())
     }
@@ -175,7 +202,7 @@ api! {
         let found = with(|mpi| mpi.engine.probe(&pattern));
         put(flag, c_int::from(found.is_some()));
         match found {
-            Some(found) => put_status(status, with(|mpi| Ok(Status::of(&found, &mpi.comm(comm)?.group)))?),
+            Some(found) => put_status(status, with(|mpi| Ok(Status::of(&found, mpi.comm(comm)?.peers())))?),
             None => crate::sys::sched_yield_if_native(),
         }
         Ok(())
@@ -195,18 +222,19 @@ api! {
         Ok(())
     }
 
-    /// Basic elements received; undefined for types that mix sizes unless whole elements arrived.
+    /// Basic elements received; undefined if the message ends inside of one.
     Get_elements(status: *const Status, datatype: Datatype, number: *mut c_int) {
         let of = with(|mpi| mpi.datatype(datatype))?;
-        let bytes = (*status).bytes();
-        let elements = match of.unit_bytes {
-            Some(unit) if unit > 0 && bytes.is_multiple_of(unit as u64) => {
-                c_int::try_from(bytes / unit as u64).unwrap_or(UNDEFINED)
-            }
-            _ if bytes == 0 => 0,
-            _ => UNDEFINED,
-        };
-        put(number, elements);
+        let elements = of.basic_elements((*status).bytes());
+        put(number, elements.and_then(|elements| c_int::try_from(elements).ok()).unwrap_or(UNDEFINED));
+        Ok(())
+    }
+
+    /// As Get_elements, in a large number.
+    Get_elements_x(status: *const Status, datatype: Datatype, number: *mut i64) {
+        let of = with(|mpi| mpi.datatype(datatype))?;
+        let elements = of.basic_elements((*status).bytes());
+        put(number, elements.and_then(|elements| i64::try_from(elements).ok()).unwrap_or(i64::from(UNDEFINED)));
         Ok(())
     }
 
@@ -243,13 +271,13 @@ api! {
 
     /// Starts a persistent request.
     Start(request: *mut Request) {
-        Ok(with(|mpi| mpi.start_request(*request))?)
+        Ok(start_request(*request)?)
     }
 
     /// Starts persistent requests.
     Startall(number: c_int, requests: *mut Request) {
         for request in array_mut(requests, super::count(number)?) {
-            with(|mpi| mpi.start_request(*request))?;
+            start_request(*request)?;
         }
         Ok(())
     }
@@ -257,7 +285,15 @@ api! {
     /// Sets what Get_count and Get_elements say of a status.
     Status_set_elements(status: *mut Status, datatype: Datatype, number: c_int) {
         let of = with(|mpi| mpi.datatype(datatype))?;
-        (*status).set_bytes((super::count(number)? * of.bytes) as u64);
+        (*status).set_bytes(of.bytes_of_basic(super::count(number)? as u64));
+        Ok(())
+    }
+
+    /// As Status_set_elements, with a large number.
+    Status_set_elements_x(status: *mut Status, datatype: Datatype, number: i64) {
+        let of = with(|mpi| mpi.datatype(datatype))?;
+        let number = u64::try_from(number).map_err(|_| Error::Invalid(class::COUNT, "a count is negative"))?;
+        (*status).set_bytes(of.bytes_of_basic(number));
         Ok(())
     }
 

@@ -6,7 +6,9 @@ use super::{Failure, api, array_mut, count, put, put_status};
 use crate::error::{Error, class};
 use crate::handle::Request;
 use crate::runtime::progress::{progress, wait_until};
-use crate::runtime::request::{Status, UNDEFINED, complete_indices};
+use crate::runtime::request::{
+    Status, UNDEFINED, cancel_request, complete_indices, finish_request, free_request, peek_status,
+};
 use crate::runtime::state::with;
 
 fn is_complete(request: Request) -> Result<bool, Error> {
@@ -16,7 +18,7 @@ fn is_complete(request: Request) -> Result<bool, Error> {
 /// # Safety
 /// `status` is null or valid.
 unsafe fn finish(request: &mut Request, status: *mut Status) -> Result<(), Failure> {
-    let (found, comm, result) = with(|mpi| mpi.finish_request(request));
+    let (found, comm, result) = finish_request(request);
     // SAFETY: as promised by the caller.
     unsafe { put_status(status, found) };
     result.map_err(|error| error.on(comm))
@@ -53,7 +55,7 @@ fn any_complete(requests: &[Request]) -> bool {
 unsafe fn finish_all(requests: &mut [Request], statuses: *mut Status) -> Result<(), Failure> {
     let mut failed = None;
     for (index, request) in requests.iter_mut().enumerate() {
-        let (mut found, comm, result) = with(|mpi| mpi.finish_request(request));
+        let (mut found, comm, result) = finish_request(request);
         if let Err(error) = result {
             found.error = error.class();
             failed = Some((comm, error));
@@ -86,7 +88,7 @@ unsafe fn finish_some(
     let done = complete_indices(requests)?;
     let mut failed = None;
     for (place, &index) in done.iter().enumerate() {
-        let (mut found, comm, result) = with(|mpi| mpi.finish_request(&mut requests[index]));
+        let (mut found, comm, result) = finish_request(&mut requests[index]);
         if let Err(error) = result {
             found.error = error.class();
             failed = Some(Error::InStatus.on(comm));
@@ -210,14 +212,14 @@ api! {
         let done = is_complete(request)?;
         put(flag, c_int::from(done));
         if done {
-            put_status(status, with(|mpi| mpi.peek_status(request)));
+            put_status(status, peek_status(request));
         }
         Ok(())
     }
 
     /// Tries to cancel a request.
     Cancel(request: *mut Request) {
-        with(|mpi| mpi.cancel_request(*request))?;
+        cancel_request(*request)?;
         progress();
         Ok(())
     }
@@ -227,7 +229,7 @@ api! {
         if *request == Request::NULL {
             return Err(Error::Invalid(class::REQUEST, "the request is null").into());
         }
-        with(|mpi| mpi.free_request(*request))?;
+        free_request(*request)?;
         put(request, Request::NULL);
         Ok(())
     }

@@ -15,4 +15,5 @@
 //! algorithms and agrees for 2 ranks.
 
 pub mod data;
+pub mod inter;
 pub mod reduce;

@@ -31,11 +31,13 @@ pub struct Elements {
 }
 
 impl Work {
-    fn span(&self, elements: Elements) -> Region {
+    /// The memory of elements.
+    pub fn span(&self, elements: Elements) -> Region {
         self.part(elements, 0..self.count)
     }
 
-    fn part(&self, elements: Elements, range: Range<usize>) -> Region {
+    /// The memory of some of the elements.
+    pub fn part(&self, elements: Elements, range: Range<usize>) -> Region {
         let (low, bytes) = self.of.span(range.len());
         let start = self.of.extent * range.start.cast_signed() + low;
         // SAFETY: inside the memory of the elements.
@@ -49,7 +51,7 @@ impl Work {
     }
 
     /// `right = left op right`.
-    fn reduce(&self, b: &mut Builder, left: Elements, right: Elements) {
+    pub fn reduce(&self, b: &mut Builder, left: Elements, right: Elements) {
         b.reduce(self.operation, left.buffer, right.buffer, self.count);
     }
 

@@ -1,5 +1,6 @@
 //! Sends, receives and requests with the arguments MPI gives them.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_void};
@@ -8,9 +9,10 @@ use crate::datatype::Type;
 use crate::engine::{Completion, Envelope, Mode, Pattern, RequestId, Taken};
 use crate::error::{Error, class};
 use crate::group::Ranks;
-use crate::handle::{Comm, Datatype, Request};
+use crate::handle::{Comm, Datatype, Handle, Request};
 use crate::memory::{Region, Scratch};
-use crate::runtime::progress::wait_until;
+use crate::runtime::progress::{self, wait_until};
+use crate::runtime::schedule::Schedule;
 use crate::runtime::state::{Mpi, with};
 
 /// `MPI_ANY_SOURCE`.
@@ -111,13 +113,18 @@ pub enum SendMode {
     Buffered,
 }
 
+/// Plans a persistent collective.
+pub type Plan = Rc<dyn Fn() -> Result<Schedule, Error>>;
+
 /// What a persistent request does when it is started.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Recipe {
     /// A send.
     Send(Arguments, SendMode),
     /// A receive.
     Receive(Arguments),
+    /// A collective.
+    Collective(Plan),
 }
 
 /// Where received bytes go when their type is not one run.
@@ -138,6 +145,66 @@ pub enum Pending {
     Receive(RequestId, Rc<Ranks>, Option<Unpack>),
     /// A collective.
     Collective(usize),
+    /// An operation of the program.
+    Generalized(Generalized),
+    /// Two operations that complete together; the status is that of the second.
+    Both(Box<(Pending, Pending)>),
+}
+
+/// A generalised request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generalized {
+    /// `MPI_Grequest_query_function`.
+    pub query: usize,
+    /// `MPI_Grequest_free_function`.
+    pub free: usize,
+    /// `MPI_Grequest_cancel_function`.
+    pub cancel: usize,
+    /// Passed to all three.
+    pub extra: usize,
+    /// The program says that it is complete.
+    pub complete: bool,
+}
+
+type QueryFunction = unsafe extern "C" fn(usize, *mut Status) -> c_int;
+type FreeFunction = unsafe extern "C" fn(usize) -> c_int;
+type CancelFunction = unsafe extern "C" fn(usize, c_int) -> c_int;
+
+fn check(code: c_int) -> Result<(), Error> {
+    if code == class::SUCCESS { Ok(()) } else { Err(Error::Code(code)) }
+}
+
+impl Generalized {
+    /// Asks the program for the status. Must be called without a borrow of the state, as the two below.
+    pub fn query(&self) -> (Status, Result<(), Error>) {
+        let mut status = Status::EMPTY;
+        // SAFETY: the address was given to MPI_Grequest_start as such a function.
+        let code = unsafe {
+            let function: QueryFunction = core::mem::transmute(self.query);
+            function(self.extra, &raw mut status)
+        };
+        (status, check(code))
+    }
+
+    /// Tells the program that the request ends.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn free(&self) -> Result<(), Error> {
+        // SAFETY: the address was given to MPI_Grequest_start as such a function.
+        check(unsafe {
+            let function: FreeFunction = core::mem::transmute(self.free);
+            function(self.extra)
+        })
+    }
+
+    fn cancel(&self) -> Result<(), Error> {
+        // SAFETY: the address was given to MPI_Grequest_start as such a function.
+        check(unsafe {
+            let function: CancelFunction = core::mem::transmute(self.cancel);
+            function(self.extra, c_int::from(self.complete))
+        })
+    }
 }
 
 /// What a request handle stands for.
@@ -185,7 +252,7 @@ impl Mpi {
             return Ok(Pending::Nothing(Status::EMPTY));
         }
         let (count, of) = elements(self, buffer, count, datatype)?;
-        let to = usize::try_from(peer).ok().and_then(|peer| self.comm(comm).ok()?.group.world(peer));
+        let to = usize::try_from(peer).ok().and_then(|peer| self.comm(comm).ok()?.peers().world(peer));
         let to =
             to.ok_or(Error::Invalid(class::RANK, "the destination is not a rank of the communicator"))?;
         let envelope = Envelope { context, tag: Self::check_tag(tag)? };
@@ -211,6 +278,26 @@ impl Mpi {
             return Ok(Pending::Nothing(Status::EMPTY));
         }
         Ok(Pending::Send(id, Some(packed)))
+    }
+
+    /// Starts a send of a copy, so that the buffer can be used at once.
+    ///
+    /// # Errors
+    /// When an argument is not valid.
+    pub fn start_send_of_copy(&mut self, arguments: &Arguments) -> Result<Pending, Error> {
+        let (count, of) = elements(self, arguments.buffer, arguments.count, arguments.datatype)?;
+        let mut copy = Scratch::new(count * of.bytes);
+        // SAFETY: the buffer holds these elements.
+        unsafe { of.pack(arguments.buffer.cast_mut().cast(), count, copy.region()) };
+        let bytes = c_int::try_from(count * of.bytes)
+            .map_err(|_| Error::Invalid(class::COUNT, "a count is too large"))?;
+        const MPI_BYTE: Datatype = Handle(0x247);
+        let buffer = copy.region().pointer().cast_const().cast();
+        let send = Arguments { buffer, count: bytes, datatype: MPI_BYTE, ..*arguments };
+        Ok(match self.start_send(&send, SendMode::Standard)? {
+            Pending::Send(id, None) => Pending::Send(id, Some(copy)),
+            pending => pending,
+        })
     }
 
     /// Forgets buffered messages that are gone.
@@ -244,7 +331,7 @@ impl Mpi {
         let wrong = Error::Invalid(class::RANK, "the source is not a rank of the communicator");
         let world = match source {
             ANY_SOURCE => None,
-            _ => Some(usize::try_from(source).ok().and_then(|rank| comm.group.world(rank)).ok_or(wrong)?),
+            _ => Some(usize::try_from(source).ok().and_then(|rank| comm.peers().world(rank)).ok_or(wrong)?),
         };
         let tag = if tag == ANY_TAG { None } else { Some(Self::check_tag(tag)?) };
         Ok(Some(Pattern { context: comm.context, source: world, tag }))
@@ -291,7 +378,7 @@ impl Mpi {
                 self.start_transmission(peer);
             }
         }
-        Ok(Pending::Receive(id, self.comm(comm)?.group.clone(), unpack))
+        Ok(Pending::Receive(id, self.comm(comm)?.peers().clone(), unpack))
     }
 
     /// Whether it is complete.
@@ -300,6 +387,8 @@ impl Mpi {
             Pending::Nothing(_) => true,
             Pending::Send(id, _) | Pending::Receive(id, ..) => self.engine.completion(*id).is_some(),
             Pending::Collective(index) => self.schedules[*index].as_ref().is_some_and(|s| s.is_complete()),
+            Pending::Generalized(of) => of.complete,
+            Pending::Both(both) => self.is_complete(&both.0) && self.is_complete(&both.1),
         }
     }
 
@@ -317,6 +406,14 @@ impl Mpi {
             Pending::Collective(index) => {
                 let failure = self.schedules[index].take().and_then(|schedule| schedule.failure());
                 (Status::EMPTY, failure.map_or(Ok(()), Err))
+            }
+            // Its functions have been called by `finish_request`.
+            Pending::Generalized(_) => (Status::EMPTY, Ok(())),
+            Pending::Both(both) => {
+                let (first, second) = *both;
+                let (_, sent) = self.finish(first);
+                let (status, received) = self.finish(second);
+                (status, sent.and(received))
             }
         }
     }
@@ -356,8 +453,8 @@ impl Mpi {
         self.requests.get(request).is_some_and(|object| object.pending.is_some())
     }
 
-    /// Ends a complete request; the handle becomes null unless it is persistent.
-    pub fn finish_request(&mut self, request: &mut Request) -> (Status, Comm, Result<(), Error>) {
+    /// Ends a complete request that is not generalised.
+    fn end_request(&mut self, request: &mut Request) -> (Status, Comm, Result<(), Error>) {
         let Some(object) = self.requests.get_mut(*request) else {
             return (Status::EMPTY, Comm::WORLD, Ok(()));
         };
@@ -376,42 +473,104 @@ impl Mpi {
         self.requests.insert(RequestObject { comm, pending: Some(pending), recipe: None })
     }
 
-    /// Starts a persistent request.
-    ///
-    /// # Errors
-    /// When it is none, or under way.
-    pub fn start_request(&mut self, request: Request) -> Result<(), Error> {
-        let wrong = Error::Invalid(class::REQUEST, "not an inactive persistent request");
-        let object = self.requests.get(request).ok_or(wrong)?;
-        let recipe = object.recipe.filter(|_| object.pending.is_none()).ok_or(wrong)?;
-        let pending = match recipe {
-            Recipe::Send(arguments, mode) => self.start_send(&arguments, mode)?,
-            Recipe::Receive(arguments) => self.start_receive(&arguments)?,
-        };
-        if let Some(object) = self.requests.get_mut(request) {
-            object.pending = Some(pending);
+    /// Lets a request go: it ends by itself. Data that belongs to it is kept until the end of the process.
+    fn free_request(&mut self, request: Request) -> Result<(), Error> {
+        let object = self.requests.remove(request).ok_or(Error::Invalid(class::REQUEST, "not a request"))?;
+        if object.recipe.is_some() {
+            self.persistent_is_gone();
+        }
+        if let Some(pending) = object.pending {
+            self.let_go(pending);
         }
         Ok(())
     }
 
-    /// Lets a request go: it ends by itself. Data that belongs to it is kept until the end of the process.
-    pub fn free_request(&mut self, request: Request) -> Result<(), Error> {
-        let object = self.requests.remove(request).ok_or(Error::Invalid(class::REQUEST, "not a request"))?;
-        match object.pending {
-            Some(Pending::Send(id, Some(packed))) => self.attached.messages.push((id, packed)),
-            Some(Pending::Send(id, None)) => self.engine.release(id),
-            Some(Pending::Receive(id, _, None)) => self.engine.release(id),
-            Some(pending @ Pending::Receive(..)) => core::mem::forget(pending),
-            _ => {}
+    fn let_go(&mut self, pending: Pending) {
+        match pending {
+            Pending::Send(id, Some(packed)) => self.attached.messages.push((id, packed)),
+            Pending::Send(id, None) | Pending::Receive(id, _, None) => self.engine.release(id),
+            Pending::Receive(..) => core::mem::forget(pending),
+            Pending::Both(both) => {
+                self.let_go(both.0);
+                self.let_go(both.1);
+            }
+            Pending::Nothing(_) | Pending::Collective(_) | Pending::Generalized(_) => {}
         }
-        Ok(())
     }
+}
+
+/// Starts a persistent request.
+///
+/// # Errors
+/// When it is none, or under way.
+pub fn start_request(request: Request) -> Result<(), Error> {
+    let wrong = Error::Invalid(class::REQUEST, "not an inactive persistent request");
+    let recipe = with(|mpi| {
+        let object = mpi.requests.get(request).ok_or(wrong)?;
+        object.recipe.clone().filter(|_| object.pending.is_none()).ok_or(wrong)
+    })?;
+    let pending = match recipe {
+        Recipe::Send(arguments, mode) => with(|mpi| mpi.start_send(&arguments, mode))?,
+        Recipe::Receive(arguments) => with(|mpi| mpi.start_receive(&arguments))?,
+        Recipe::Collective(plan) => Pending::Collective(progress::start(plan()?)),
+    };
+    with(|mpi| {
+        if let Some(object) = mpi.requests.get_mut(request) {
+            object.pending = Some(pending);
+        }
+    });
+    Ok(())
 }
 
 /// Waits for an operation and ends it.
 pub fn complete(pending: Pending) -> (Status, Result<(), Error>) {
     wait_until(|| with(|mpi| mpi.is_complete(&pending)));
     with(|mpi| mpi.finish(pending))
+}
+
+fn generalized(request: Request) -> Option<Generalized> {
+    with(|mpi| match mpi.requests.get(request)?.pending {
+        Some(Pending::Generalized(of)) => Some(of),
+        _ => None,
+    })
+}
+
+/// Ends a complete request; the handle becomes null unless it is persistent.
+pub fn finish_request(request: &mut Request) -> (Status, Comm, Result<(), Error>) {
+    let Some(of) = generalized(*request) else { return with(|mpi| mpi.end_request(request)) };
+    let (status, queried) = of.query();
+    let freed = of.free();
+    let _ = with(|mpi| mpi.end_request(request));
+    (status, Comm::WORLD, queried.and(freed))
+}
+
+/// The status of a complete request, which stays.
+pub fn peek_status(request: Request) -> Status {
+    match generalized(request) {
+        Some(of) => of.query().0,
+        None => with(|mpi| mpi.peek_status(request)),
+    }
+}
+
+/// Tries to cancel a request.
+///
+/// # Errors
+/// When it cannot be cancelled.
+pub fn cancel_request(request: Request) -> Result<(), Error> {
+    match generalized(request) {
+        Some(of) => of.cancel(),
+        None => with(|mpi| mpi.cancel_request(request)),
+    }
+}
+
+/// Lets a request go.
+///
+/// # Errors
+/// When there is none, or what the program's function says.
+pub fn free_request(request: Request) -> Result<(), Error> {
+    let of = generalized(request);
+    with(|mpi| mpi.free_request(request))?;
+    of.map_or(Ok(()), |of| of.free())
 }
 
 /// The requests of an array that are complete, by index.
@@ -428,8 +587,8 @@ pub fn complete_indices(requests: &[Request]) -> Result<Vec<usize>, Error> {
 }
 
 impl Mpi {
-    /// The status of a complete request, which stays.
-    pub fn peek_status(&self, request: Request) -> Status {
+    /// The status of a complete request that is not generalised, which stays.
+    fn peek_status(&self, request: Request) -> Status {
         match self.requests.get(request).and_then(|object| object.pending.as_ref()) {
             Some(Pending::Nothing(status)) => *status,
             Some(Pending::Receive(id, group, _)) => {
@@ -439,11 +598,8 @@ impl Mpi {
         }
     }
 
-    /// Tries to cancel a request.
-    ///
-    /// # Errors
-    /// When it is not a send or a receive.
-    pub fn cancel_request(&mut self, request: Request) -> Result<(), Error> {
+    /// Tries to cancel a send or a receive.
+    fn cancel_request(&mut self, request: Request) -> Result<(), Error> {
         let object = self.requests.get(request).ok_or(Error::Invalid(class::REQUEST, "not a request"))?;
         match object.pending {
             Some(Pending::Send(id, _) | Pending::Receive(id, ..)) => self.engine.cancel(id),

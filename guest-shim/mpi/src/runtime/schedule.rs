@@ -3,6 +3,7 @@
 //! The algorithms in `collective` only write schedules; this module carries them out, for blocking and nonblocking calls
 //! alike. What a schedule computes depends on the arguments and never on what arrives first.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_void};
@@ -81,7 +82,11 @@ enum Local {
     Reduce { operation: Operation, input: *mut u8, inout: *mut u8, count: usize },
     Unpack { of: Rc<Type>, buffer: *mut u8, count: usize, packed: Region },
     CopyElements { of: Rc<Type>, from: *mut u8, to: *mut u8, count: usize },
+    Call(Hook),
 }
+
+/// Something of the library that happens when a schedule is complete.
+pub type Hook = Box<dyn FnOnce()>;
 
 #[derive(Default)]
 struct Round {
@@ -220,6 +225,11 @@ impl Builder {
         packed
     }
 
+    /// Calls a function of the library when the schedule is complete.
+    pub fn at_end(&mut self, hook: Hook) {
+        self.last.push(Local::Call(hook));
+    }
+
     /// The schedule.
     pub fn finish(mut self) -> Schedule {
         if !self.last.is_empty() {
@@ -329,6 +339,7 @@ impl Local {
             Local::Unpack { of, buffer, count, packed } => unsafe {
                 of.unpack(buffer, count, packed);
             },
+            Local::Call(hook) => hook(),
             Local::CopyElements { of, from, to, count } => {
                 let mut packed = Scratch::new(of.bytes * count);
                 // SAFETY: the algorithms give buffers of `count` elements.

@@ -17,7 +17,7 @@ use crate::runtime::request::{Status, UNDEFINED};
 use crate::runtime::schedule::UserFunction;
 
 /// The common block of `mpif.h`: BOTTOM, IN_PLACE, then STATUS_IGNORE and STATUSES_IGNORE, which are
-/// arrays of 8 words, and padding to the alignment that gfortran gives a common block.
+/// arrays of 8 words, UNWEIGHTED, WEIGHTS_EMPTY, and padding to the alignment that gfortran gives a common block.
 #[repr(C, align(32))]
 pub struct Sentinels {
     words: UnsafeCell<[c_int; 24]>,
@@ -35,13 +35,22 @@ const SUCCESS: c_int = 0;
 /// Which word of the common block this is.
 fn sentinel(pointer: usize) -> Option<usize> {
     let offset = pointer.wrapping_sub(mpi_partita_sentinels_.words.get() as usize);
-    (offset < 72 && offset.is_multiple_of(4)).then_some(offset / 4)
+    (offset < 80 && offset.is_multiple_of(4)).then_some(offset / 4)
 }
 
 fn buffer(pointer: *mut c_void) -> *mut c_void {
     match sentinel(pointer as usize) {
         Some(0) => core::ptr::null_mut(),
         Some(1) => IN_PLACE as *mut c_void,
+        _ => pointer,
+    }
+}
+
+/// `MPI_UNWEIGHTED` and `MPI_WEIGHTS_EMPTY` are pointers with small numbers in C.
+fn weights(pointer: *mut c_int) -> *mut c_int {
+    match sentinel(pointer as usize) {
+        Some(18) => 10 as *mut c_int,
+        Some(19) => 11 as *mut c_int,
         _ => pointer,
     }
 }
@@ -120,6 +129,7 @@ macro_rules! kind {
     (aout) => { *mut isize };
     (fun) => { UserFunction };
     (adr) => { *mut c_void };
+    (cal) => { *mut c_void };
     ($other:ident) => { *mut c_int };
 }
 
@@ -129,6 +139,12 @@ macro_rules! convert {
     };
     (adr $x:ident) => {
         $x
+    };
+    (cal $x:ident) => {
+        $x as usize
+    };
+    (wei $x:ident) => {
+        weights($x)
     };
     (sta $x:ident) => {
         status($x)
@@ -166,6 +182,10 @@ macro_rules! fortran {
         }
     )* };
 }
+
+mod attribute;
+mod more;
+mod text;
 
 fortran! {
     mpi_finalize_ = environment::Finalize();
@@ -253,7 +273,7 @@ fortran! {
     mpi_comm_free_ = comm::Comm_free(comm: new);
     mpi_comm_compare_ = comm::Comm_compare(first: han, second: han, result: out);
     mpi_comm_group_ = comm::Comm_group(comm: han, group: new);
-    mpi_comm_test_inter_ = comm::Comm_test_inter(comm: han, flag: out);
+    mpi_comm_test_inter_ = intercomm::Comm_test_inter(comm: han, flag: out);
 
     mpi_group_size_ = group::Group_size(group: han, size: out);
     mpi_group_rank_ = group::Group_rank(group: han, rank: out);
@@ -370,27 +390,6 @@ pub unsafe extern "C" fn mpi_type_create_struct_(
             (0..(*count).max(0) as usize).map(|i| Handle(*types.add(i) as usize)).collect();
         let mut new = Out::new(new);
         *ierror = api::datatype::Type_create_struct(*count, lengths, displs, types.as_ptr(), new.pointer());
-    }
-}
-
-/// An attribute: predefined ones are INTEGERs that C gives by address.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mpi_comm_get_attr_(
-    comm: *const c_int,
-    key: *const c_int,
-    value: *mut isize,
-    flag: *mut c_int,
-    ierror: *mut c_int,
-) {
-    const LAST_PREDEFINED_KEY: c_int = 999;
-    let mut found = 0usize;
-    // SAFETY: the program gives the arguments that the Fortran binding asks for.
-    unsafe {
-        *ierror = api::attribute::Comm_get_attr(Handle(*comm as usize), *key, (&raw mut found).cast(), flag);
-        if *ierror == SUCCESS && *flag != 0 {
-            *value =
-                if *key <= LAST_PREDEFINED_KEY { *(found as *const c_int) as isize } else { found as isize };
-        }
     }
 }
 
