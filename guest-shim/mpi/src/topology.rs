@@ -149,9 +149,9 @@ impl Search {
         factors.first().zip(factors.last()).map_or(0, |(first, last)| first - last)
     }
 
-    /// Smaller is better: the distance, then (as MPICH has it) the greater first lengths.
-    fn rank(factors: &[usize]) -> (usize, core::cmp::Reverse<&[usize]>) {
-        (Self::spread(factors), core::cmp::Reverse(factors))
+    /// Smaller is better: the distance, then the sum, then (as MPICH has it) the greater first lengths.
+    fn rank(factors: &[usize]) -> (usize, usize, core::cmp::Reverse<&[usize]>) {
+        (Self::spread(factors), factors.iter().sum(), core::cmp::Reverse(factors))
     }
 
     fn split(&mut self, rest: usize, count: usize, most: usize) {
@@ -252,6 +252,7 @@ mod tests {
         assert_eq!(balanced(7, &[0, 3]), None);
         assert_eq!(balanced(12, &[0, 3, 0]), Some(alloc::vec![2, 3, 2]));
         assert_eq!(balanced(5040, &[0, 0, 0]), Some(alloc::vec![21, 16, 15]));
+        assert_eq!(balanced(5616, &[0; 4]), Some(alloc::vec![13, 9, 8, 6]));
         assert_eq!(balanced(98784, &[0; 5]), Some(alloc::vec![14, 14, 9, 8, 7]));
         assert_eq!(balanced(5, &[5]), Some(alloc::vec![5]));
         assert_eq!(balanced(4, &[2]), None);
