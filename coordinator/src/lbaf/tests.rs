@@ -1,0 +1,1 @@
+//! LBAF problems.
