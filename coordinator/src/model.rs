@@ -83,6 +83,11 @@ impl Estimator {
         self.changed
     }
 
+    /// The change, if there was one, has been taken into account.
+    pub fn settle(&mut self) {
+        self.changed = false;
+    }
+
     /// The value may be another one from now on.
     pub fn forget(&mut self) {
         (self.samples, self.changed, self.off) = (0, false, None);
@@ -92,7 +97,8 @@ impl Estimator {
     pub fn add(&mut self, value: f64, seconds: f64) {
         self.samples = self.samples.saturating_add(1);
         if self.samples == 1 {
-            (self.mean, self.variance, self.variance_of_mean) = (value, 0.0, 0.0);
+            // How noisy it is may be known from before it was forgotten.
+            (self.mean, self.variance_of_mean) = (value, self.variance);
             return;
         }
         // A plain mean at first, then an exponential one.
@@ -116,7 +122,9 @@ impl Estimator {
         }
         self.mean += weight * difference;
         self.variance = (1.0 - weight) * (self.variance + weight * noise * noise);
-        self.variance_of_mean = self.variance * weight / (2.0 - weight);
+        // Of few samples as for a plain mean, then as for an exponential one.
+        let few = 1.0 / f64::from(self.samples - 1);
+        self.variance_of_mean = self.variance * few.max(weight / (2.0 - weight));
     }
 }
 

@@ -1,11 +1,15 @@
 //! The portfolio: several ways to a plan, scored by what they gain and cost; of the best one, the best prefix.
 
+use super::gates::pass;
 use super::greedy::{greedy_refine, locality, perturb, prune, thin};
 use super::layout::Layout;
+use super::order::{is_complete, order};
 use super::search::{Action, Effort, refine};
 
 /// Prefixes of a long plan that are scored.
-const PREFIXES: usize = 48;
+const PREFIXES: usize = 24;
+/// Prefixes whose order is looked for, the best first.
+const ORDERS: usize = 4;
 /// Tolerances of GreedyRefine.
 const TOLERANCES: [f64; 7] = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.15];
 
@@ -87,7 +91,9 @@ fn ways<'a>(base: &Layout<'a>, quota: usize) -> Vec<(&'static str, Vec<Action>)>
         all.push(("refine", refined.clone()));
         let left = quota.saturating_sub(refined.iter().map(Vec::len).sum());
         refined.extend(locality(&mut layout, left));
-        all.push(("refine and locality", refined));
+        if left > 0 {
+            all.push(("refine and locality", refined));
+        }
         let mut layout = base.clone();
         let mut near = locality(&mut layout, quota);
         let left = quota.saturating_sub(near.len());
@@ -102,7 +108,8 @@ fn ways<'a>(base: &Layout<'a>, quota: usize) -> Vec<(&'static str, Vec<Action>)>
     }
     // These redistribute everything: only where a plan may move much, and nothing had to be moved before.
     if (small || quota >= problem.snapshot.partitions.len()) && base.moved().is_empty() {
-        all.extend(whole(base, &layout));
+        // Their steps have not passed any gate yet; those of the other ways have.
+        all.extend(whole(base, &layout).into_iter().filter(|(_, actions)| is_gated(base, actions)));
     }
     all
 }
@@ -141,12 +148,9 @@ fn cut(
     quota: usize,
 ) -> Option<Way> {
     let problem = base.problem;
-    if !is_gated(base, &actions) {
-        return None;
-    }
     let mut layout = base.clone();
     let every = actions.len().div_ceil(PREFIXES).max(1);
-    let (mut best, mut moves) = (None, 0);
+    let (mut prefixes, mut moves) = (Vec::new(), 0);
     for (index, action) in actions.iter().enumerate() {
         moves += action.len();
         if moves > quota {
@@ -160,24 +164,25 @@ fn cut(
         let moved = layout.moved();
         let cost_s = moved.iter().map(|(it, _)| problem.cost_s(*it as usize)).sum();
         let Some(value) = scale.value(&layout, cost_s) else { continue };
-        if value > 0.0 && best.is_none_or(|(most, _, _)| value > most) && within_quotas(&layout, &moved) {
-            best = Some((value, last, cost_s));
+        if value > 0.0 && within_quotas(&layout, &moved) {
+            prefixes.push((value, last, cost_s));
         }
     }
-    let (value, end, cost_s) = best?;
+    prefixes.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    // Only what can be carried out: swaps of partitions that find no room while they move cannot.
+    let feasible = |end: usize| {
+        let mut layout = base.clone();
+        actions[..end].iter().flatten().for_each(|step| layout.apply(*step));
+        is_complete(&layout.moved(), &order(problem, &layout.moved()))
+    };
+    let (value, end, cost_s) = prefixes.into_iter().take(ORDERS).find(|(_, end, _)| feasible(*end))?;
     actions.truncate(end);
     Some(Way { name, actions, value, cost_s })
 }
 
-/// Whole placements are one action, whose gates nobody has asked for yet; the steps of the others have passed theirs.
 fn is_gated(base: &Layout<'_>, actions: &[Action]) -> bool {
-    match actions {
-        [action] if action.len() > 1 => {
-            let trial = base.clone().trial(action);
-            super::gates::pass(base, action, &trial)
-        }
-        actions => actions.iter().any(|action| !action.is_empty()),
-    }
+    let action = actions.concat();
+    !action.is_empty() && pass(base, &action, &base.clone().trial(&action))
 }
 
 fn within_quotas(layout: &Layout<'_>, moved: &[super::layout::Step]) -> bool {

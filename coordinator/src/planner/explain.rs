@@ -1,5 +1,7 @@
 //! Why a plan is as it is: every move with its terms, gates and alternatives; every refusal with the gate that holds.
 
+use std::collections::BTreeMap;
+
 use control::{AlternativeView, ApplicationExplanation, CandidateView, GainTerms, PlannedMove};
 
 use super::gates::{gates, payback_s, verdict};
@@ -74,7 +76,10 @@ pub fn explained(start: &Layout<'_>, decision: Decision) -> Plan {
     let mut after = start.clone();
     steps.iter().for_each(|step| after.apply((step.partition, step.to)));
     let now = imbalance(start);
-    let moves = steps.iter().filter_map(|step| planned(snapshot, step, &views, now)).collect();
+    // Of a partition that was moved twice on paper the last view is shown.
+    let shown: BTreeMap<u32, &CandidateView> =
+        views.iter().map(|(partition, view)| (*partition, view)).collect();
+    let moves = steps.iter().filter_map(|step| planned(snapshot, step, &shown, now)).collect();
     let candidates = if decision.actions.is_empty() { candidates(start, &times, None) } else { Vec::new() };
     Plan {
         imbalance: now,
@@ -98,7 +103,7 @@ pub fn explained(start: &Layout<'_>, decision: Decision) -> Plan {
 /// Where everything that was explained ends, in the order in which it was decided first.
 fn in_order_of(views: &[(u32, CandidateView)], end: &Layout<'_>) -> Vec<Step> {
     let mut moved: Vec<Step> = end.moved();
-    let mut first = std::collections::BTreeMap::new();
+    let mut first = BTreeMap::new();
     for (position, (partition, _)) in views.iter().enumerate() {
         first.entry(*partition).or_insert(position);
     }
@@ -298,11 +303,11 @@ fn alternatives(layout: &Layout<'_>, step: Step) -> Vec<AlternativeView> {
 fn planned(
     snapshot: &Snapshot,
     step: &Ordered,
-    views: &[(u32, CandidateView)],
+    views: &BTreeMap<u32, &CandidateView>,
     imbalance: f64,
 ) -> Option<PlannedMove> {
     let it = &snapshot.partitions[step.partition as usize];
-    let (_, view) = views.iter().rev().find(|(partition, _)| *partition == step.partition)?;
+    let view = *views.get(&step.partition)?;
     Some(PlannedMove {
         application: snapshot.applications[it.application].id.clone(),
         rank: it.rank,

@@ -62,6 +62,12 @@ pub fn order(problem: &Problem<'_>, moves: &[Step]) -> Vec<Ordered> {
     ordered
 }
 
+/// Does the order bring everything where it is to go?
+pub fn is_complete(moves: &[Step], ordered: &[Ordered]) -> bool {
+    let ends: BTreeMap<u32, u32> = ordered.iter().map(|it| (it.partition, it.to)).collect();
+    ends.len() == moves.len() && moves.iter().all(|(partition, to)| ends.get(partition) == Some(to))
+}
+
 /// What the moves of one wave take.
 #[derive(Debug, Default)]
 struct Crowd {

@@ -10,12 +10,13 @@ use super::snapshot::RuleKind;
 
 /// Cold hosts that are tried as destinations.
 const COLD: usize = 8;
-/// Tried when those are of no use.
-const COLD_MORE: usize = 64;
 /// Peers whose hosts are tried as destinations.
 const PEERS: usize = 12;
 /// Partitions of a host that are tried in swaps and groups, the heaviest.
 const HEAVIEST: usize = 48;
+
+/// Swaps that are tried with a host, those that would make the two hosts most equal, and targets of groups.
+const SWAPS: usize = 3;
 
 /// Steps that are made together, or not at all.
 pub type Action = Vec<Step>;
@@ -38,11 +39,8 @@ pub fn refine(layout: &mut Layout<'_>, effort: Effort) -> Vec<Action> {
         layout.hottest().take_while(|host| hot(layout, *host)).map(|host| key(layout, host)).collect();
     let (mut actions, mut left) = (Vec::new(), effort.quota);
     while let Some((_, source)) = waiting.pop_last() {
-        let action = if effort.thorough {
-            thorough(layout, source, left)
-        } else {
-            quick(layout, source, COLD, left).or_else(|| quick(layout, source, COLD_MORE, left))
-        };
+        let action =
+            if effort.thorough { thorough(layout, source, left) } else { quick(layout, source, left) };
         let Some((action, _)) = action else { continue };
         let touched: BTreeSet<usize> = action
             .iter()
@@ -73,25 +71,33 @@ fn better(best: Found, next: Found) -> Found {
     }
 }
 
-fn quick(layout: &mut Layout<'_>, source: usize, cold: usize, quota: usize) -> Found {
-    let targets = targets(layout, source, cold);
+fn quick(layout: &mut Layout<'_>, source: usize, quota: usize) -> Found {
+    let targets = targets(layout, source, COLD);
     best_move(layout, source, &targets)
-        .or_else(|| if quota >= 2 { best_swap(layout, source, &targets) } else { None })
-        .or_else(|| best_group(layout, source, &targets, quota, false))
+        .or_else(|| if quota >= 2 { best_swap(layout, source, &targets, SWAPS) } else { None })
+        .or_else(|| best_group(layout, source, &targets[..targets.len().min(SWAPS)], quota, false))
 }
 
 fn thorough(layout: &mut Layout<'_>, source: usize, quota: usize) -> Found {
     let targets = targets(layout, source, usize::MAX);
     let single = best_move(layout, source, &targets);
-    let swap = if quota >= 2 { best_swap(layout, source, &targets) } else { None };
+    let swap = if quota >= 2 { best_swap(layout, source, &targets, usize::MAX) } else { None };
     let group = best_group(layout, source, &targets, quota, true);
     better(better(single, swap), group)
 }
 
-/// Open hosts, those with the least work first.
+/// Open hosts with room for anything at all, those with the least work first.
 fn targets(layout: &Layout<'_>, source: usize, count: usize) -> Vec<usize> {
-    let hosts = &layout.problem.snapshot.hosts;
-    let open = |host: &usize| *host != source && hosts[*host].closed.is_none() && !hosts[*host].evacuate;
+    let snapshot = layout.problem.snapshot;
+    let hosts = &snapshot.hosts;
+    let sizes = layout.items(source).iter().map(|item| snapshot.partitions[*item as usize].memory);
+    let least = sizes.min().unwrap_or(0);
+    let open = |host: &usize| {
+        let it = &hosts[*host];
+        let room = it.memory.saturating_sub(layout.memory(*host)) >= least;
+        // A host that is full may still take part in a swap of a thorough search.
+        *host != source && it.closed.is_none() && !it.evacuate && (room || count == usize::MAX)
+    };
     layout.coldest().filter(open).take(count).collect()
 }
 
@@ -134,12 +140,13 @@ fn best_move(layout: &Layout<'_>, source: usize, targets: &[usize]) -> Found {
     best
 }
 
-/// For every partition and target the partner whose load differs by what would make the two hosts equal.
-fn best_swap(layout: &mut Layout<'_>, source: usize, targets: &[usize]) -> Found {
+/// For every partition and target the partner whose load differs by what would make the two hosts equal; of these `count`.
+fn best_swap(layout: &mut Layout<'_>, source: usize, targets: &[usize], count: usize) -> Found {
     let snapshot = layout.problem.snapshot;
     let load = |item: u32| snapshot.partitions[item as usize].load;
     let mut best = None;
     let items = movable(layout, source);
+    let mut pairs: Vec<(f64, u32, u32)> = Vec::new();
     for target in targets {
         let (from, to) = (&snapshot.hosts[source], &snapshot.hosts[*target]);
         let weight = from.alpha / from.capacity + to.alpha / to.capacity;
@@ -148,14 +155,18 @@ fn best_swap(layout: &mut Layout<'_>, source: usize, targets: &[usize]) -> Found
         }
         let wanted = (layout.work(source) - layout.work(*target)) / weight;
         let partners = movable(layout, *target);
+        pairs.clear();
         for item in items.iter().take(HEAVIEST) {
             let off = |partner: &u32| (load(*item) - load(*partner) - wanted).abs();
             let lighter = partners.iter().filter(|partner| load(**partner) < load(*item));
-            if let Some(partner) = lighter.min_by(|a, b| off(a).total_cmp(&off(b))) {
-                let steps = [(*item, *target as u32), (*partner, source as u32)];
-                let trial = layout.trial(&steps);
-                keep_best(layout, &mut best, &steps, trial);
-            }
+            let partner = lighter.min_by(|a, b| off(a).total_cmp(&off(b)));
+            pairs.extend(partner.map(|partner| (off(partner), *item, *partner)));
+        }
+        pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        for (_, item, partner) in pairs.iter().take(count) {
+            let steps = [(*item, *target as u32), (*partner, source as u32)];
+            let trial = layout.trial(&steps);
+            keep_best(layout, &mut best, &steps, trial);
         }
     }
     best

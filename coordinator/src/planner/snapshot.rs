@@ -67,7 +67,7 @@ impl Default for Settings {
             beta_s_per_byte: 0.0,
             latency_s: 0.0,
             brownout: 0.10,
-            moves_share: 0.02,
+            moves_share: 0.04,
             moves_least: 8,
             at_once: 4,
             at_once_per_host: 2,
