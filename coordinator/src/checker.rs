@@ -202,9 +202,12 @@ fn waves(snapshot: &Snapshot, plan: &Plan) -> Vec<Finding> {
 fn memory(snapshot: &Snapshot, host: usize, items: &BTreeSet<usize>, wave: u32) -> Option<Finding> {
     let it = &snapshot.hosts[host];
     let needed = taken(snapshot, host, items);
+    if needed <= it.memory {
+        return None;
+    }
     let before: BTreeSet<usize> =
         (0..snapshot.partitions.len()).filter(|item| snapshot.partitions[*item].host == host).collect();
-    let worse = needed > it.memory && needed > taken(snapshot, host, &before);
+    let worse = needed > taken(snapshot, host, &before);
     worse.then(|| Finding::Memory { host: it.name.clone(), wave, needed, there: it.memory })
 }
 

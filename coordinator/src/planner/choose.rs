@@ -91,14 +91,15 @@ fn ways<'a>(base: &Layout<'a>, quota: usize) -> Vec<(&'static str, Vec<Action>)>
         all.push(("refine", refined.clone()));
         let left = quota.saturating_sub(refined.iter().map(Vec::len).sum());
         refined.extend(locality(&mut layout, left));
+        // As long as there is load enough to move, traffic can wait.
         if left > 0 {
             all.push(("refine and locality", refined));
+            let mut layout = base.clone();
+            let mut near = locality(&mut layout, quota);
+            let left = quota.saturating_sub(near.len());
+            near.extend(refine(&mut layout, Effort { quota: left, thorough: false }));
+            all.push(("locality and refine", near));
         }
-        let mut layout = base.clone();
-        let mut near = locality(&mut layout, quota);
-        let left = quota.saturating_sub(near.len());
-        near.extend(refine(&mut layout, Effort { quota: left, thorough: false }));
-        all.push(("locality and refine", near));
     } else {
         all.push(("refine", refined));
     }

@@ -6,7 +6,7 @@ use control::{AlternativeView, ApplicationExplanation, CandidateView, GainTerms,
 
 use super::gates::{gates, payback_s, verdict};
 use super::layout::{Layout, Step, Trial};
-use super::order::{Ordered, order};
+use super::order::{Ordered, is_complete, order};
 use super::problem::Problem;
 use super::snapshot::Snapshot;
 use super::{Decision, Plan, excess, loss_of};
@@ -72,7 +72,11 @@ pub fn explained(start: &Layout<'_>, decision: Decision) -> Plan {
         mandatory += if reason.is_some() { action.len() } else { 0 };
     }
     let moved = in_order_of(&views, &layout);
-    let steps = order(start.problem, &moved);
+    let mut steps = order(start.problem, &moved);
+    if !is_complete(&moved, &steps) {
+        // The order that was found when the plan was chosen.
+        steps = order(start.problem, &layout.moved());
+    }
     let mut after = start.clone();
     steps.iter().for_each(|step| after.apply((step.partition, step.to)));
     let now = imbalance(start);

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::gates::pass;
-use super::layout::{Layout, Step};
+use super::layout::{Flows, Layout, Step};
 use super::problem::Problem;
 use super::search::{Action, Effort, refine};
 
@@ -71,8 +71,9 @@ fn share(problem: &Problem<'_>, load: f64, host: usize) -> f64 {
 pub fn locality(layout: &mut Layout<'_>, quota: usize) -> Vec<Action> {
     let count = layout.problem.snapshot.partitions.len();
     let mut found: Vec<(f64, Step)> = Vec::new();
+    let mut flows = Flows::default();
     for partition in (0..count).filter(|it| layout.problem.fixed(*it).is_none()) {
-        found.extend(toward_peers(layout, partition));
+        found.extend(toward_peers(layout, &mut flows, partition));
     }
     found.sort_by(|(a, step_a), (b, step_b)| b.total_cmp(a).then(step_a.cmp(step_b)));
     let mut actions = Vec::new();
@@ -81,7 +82,7 @@ pub fn locality(layout: &mut Layout<'_>, quota: usize) -> Vec<Action> {
             break;
         }
         // What was best may have changed with the moves before.
-        if let Some((_, step)) = toward_peers(layout, partition as usize) {
+        if let Some((_, step)) = toward_peers(layout, &mut flows, partition as usize) {
             layout.apply(step);
             actions.push(vec![step]);
         }
@@ -89,15 +90,13 @@ pub fn locality(layout: &mut Layout<'_>, quota: usize) -> Vec<Action> {
     actions
 }
 
-fn toward_peers(layout: &Layout<'_>, partition: usize) -> Option<(f64, Step)> {
+fn toward_peers(layout: &Layout<'_>, flows: &mut Flows, partition: usize) -> Option<(f64, Step)> {
     let home = layout.host(partition);
-    let mut hosts: Vec<usize> = layout.peer_hosts(partition, 4).filter(|host| *host != home).collect();
-    hosts.sort_unstable();
-    hosts.dedup();
+    layout.flows(partition as u32, flows);
     let mut best: Option<(f64, Step)> = None;
-    for host in hosts {
+    for host in flows.hosts().take(4).filter(|host| *host != home) {
         let step = (partition as u32, host as u32);
-        let trial = layout.single(step);
+        let trial = layout.single_with(flows, step.1);
         if best.is_none_or(|(gain, _)| trial.gain > gain) && pass(layout, &[step], &trial) {
             best = Some((trial.gain, step));
         }

@@ -42,6 +42,27 @@ pub struct Trial {
     pub broken: Option<u32>,
 }
 
+/// The traffic of one partition with others, by their host (seconds per second).
+#[derive(Clone, Debug, Default)]
+pub struct Flows {
+    partition: u32,
+    sent: f64,
+    received: f64,
+    by_host: Vec<(u32, f64, f64)>,
+}
+
+impl Flows {
+    fn with(&self, host: usize) -> (f64, f64) {
+        let found = self.by_host.iter().find(|(known, _, _)| *known as usize == host);
+        found.map_or((0.0, 0.0), |(_, sent, received)| (*sent, *received))
+    }
+
+    /// Hosts that it talks to.
+    pub fn hosts(&self) -> impl Iterator<Item = usize> + '_ {
+        self.by_host.iter().map(|(host, _, _)| *host as usize)
+    }
+}
+
 /// A placement with its sums.
 #[derive(Clone, Debug)]
 pub struct Layout<'a> {
@@ -163,13 +184,53 @@ impl<'a> Layout<'a> {
     }
 
     /// What one step would change.
-    pub fn single(&self, (partition, target): Step) -> Trial {
-        let (partition, target) = (partition as usize, target as usize);
-        let source = self.host(partition);
-        let (left, joined) = self.around(partition, target);
-        let (left, joined) = (self.after(source, left), self.after(target, joined));
+    pub fn single(&self, step: Step) -> Trial {
+        let mut flows = Flows::default();
+        self.flows(step.0, &mut flows);
+        self.single_with(&flows, step.1)
+    }
+
+    /// The traffic of a partition by host: what all its single steps have in common.
+    pub fn flows(&self, partition: u32, flows: &mut Flows) {
+        (flows.partition, flows.sent, flows.received) = (partition, 0.0, 0.0);
+        flows.by_host.clear();
+        for link in self.problem.links(partition as usize) {
+            flows.sent += link.sent;
+            flows.received += link.received;
+            let host = self.host_of[link.peer as usize];
+            match flows.by_host.iter_mut().find(|(known, _, _)| *known == host) {
+                Some((_, sent, received)) => {
+                    *sent += link.sent;
+                    *received += link.received;
+                }
+                None => flows.by_host.push((host, link.sent, link.received)),
+            }
+        }
+    }
+
+    /// What one step would change, with the flows of its partition.
+    pub fn single_with(&self, flows: &Flows, target: u32) -> Trial {
         let snapshot = self.problem.snapshot;
+        let (partition, target) = (flows.partition as usize, target as usize);
+        let source = self.host(partition);
+        let load = snapshot.partitions[partition].load;
         let (from, to) = (&snapshot.hosts[source], &snapshot.hosts[target]);
+        let (sent, received) = flows.with(source);
+        // What was inside the source is now between two hosts, and the other way round at the target.
+        let left = Sums {
+            load: -load,
+            sent: sent + received - flows.sent,
+            received: sent + received - flows.received,
+            ..Sums::default()
+        };
+        let (sent, received) = flows.with(target);
+        let joined = Sums {
+            load,
+            sent: flows.sent - sent - received,
+            received: flows.received - sent - received,
+            ..Sums::default()
+        };
+        let (left, joined) = (self.after(source, left), self.after(target, joined));
         let (change, broken) = self.rule_change(partition, target);
         let error = self.error_square(source, left.load) + self.error_square(target, joined.load);
         let (source_after, target_after) = (self.work_of(source, &left), self.work_of(target, &joined));
@@ -345,6 +406,11 @@ impl<'a> Layout<'a> {
     fn price(&self, price: f64) -> f64 {
         // d(c W^2) = 2 W d(c W): what a second per second weighs on a host with mean work.
         2.0 * self.problem.mean.max(f64::MIN_POSITIVE) * price
+    }
+
+    /// A hard rule that a step breaks.
+    pub fn broken_by(&self, step: Step) -> Option<u32> {
+        self.rule_change(step.0 as usize, step.1 as usize).1
     }
 
     /// Change of the prices of soft rules, and a hard rule that a step breaks.

@@ -6,6 +6,9 @@ use super::layout::{Layout, Step};
 use super::problem::Problem;
 use super::snapshot::RuleKind;
 
+/// Moves that are looked at for one wave.
+const WINDOW: usize = 64;
+
 /// A move in its wave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ordered {
@@ -24,19 +27,30 @@ pub fn order(problem: &Problem<'_>, moves: &[Step]) -> Vec<Ordered> {
     let snapshot = problem.snapshot;
     let mut layout = Layout::new(problem);
     let mut left: Vec<Step> = moves.to_vec();
+    if !snapshot.settings.transient {
+        return at_once(&layout, moves);
+    }
     let mut ordered: Vec<Ordered> = Vec::new();
     let mut detoured: Vec<u32> = Vec::new();
-    let mut wave = 0;
+    let (mut wave, mut turns) = (0, 0);
     while !left.is_empty() {
         let mut crowd = Crowd::default();
         let mut now: Vec<Step> = Vec::new();
-        left.retain(|step| {
-            let goes = crowd.admits(&layout, *step);
-            if goes {
-                now.push(*step);
+        // A wave is filled from the front, and only from there, so that long plans are ordered in little time.
+        let window = left.len().min(WINDOW);
+        let mut rest: Vec<Step> = Vec::new();
+        for step in left.drain(..window) {
+            if crowd.admits(&layout, step) { now.push(step) } else { rest.push(step) }
+        }
+        left.splice(..0, rest);
+        if now.is_empty() && left.len() > window {
+            // Nothing in the window can go; what is behind it may make room.
+            left.rotate_left(window);
+            turns += 1;
+            if turns <= left.len().div_ceil(window) {
+                continue;
             }
-            !goes
-        });
+        }
         if now.is_empty() {
             // A circle: somebody waits elsewhere meanwhile.
             let detour = left.iter().find_map(|(partition, _)| {
@@ -57,9 +71,17 @@ pub fn order(problem: &Problem<'_>, moves: &[Step]) -> Vec<Ordered> {
             ordered.push(Ordered { partition, from, to, wave });
             layout.apply((partition, to));
         }
-        wave += 1;
+        (wave, turns) = (wave + 1, 0);
     }
     ordered
+}
+
+fn at_once(layout: &Layout<'_>, moves: &[Step]) -> Vec<Ordered> {
+    let from = |partition: u32| layout.host(partition as usize) as u32;
+    moves
+        .iter()
+        .map(|(partition, to)| Ordered { partition: *partition, from: from(*partition), to: *to, wave: 0 })
+        .collect()
 }
 
 /// Does the order bring everything where it is to go?
@@ -85,16 +107,16 @@ impl Crowd {
         if settings.transient {
             let out = self.out.get(&from).copied().unwrap_or(0);
             let (into, more) = self.into.get(&to).copied().unwrap_or((0, 0));
+            if self.moves >= settings.at_once || out.max(into) >= settings.at_once_per_host {
+                return false;
+            }
             let needed = layout.memory_with(partition, to).saturating_add(more);
-            let trial = layout.single(step);
+            if needed > snapshot.hosts[to].memory {
+                return false;
+            }
             // An affinity is broken while its partitions are on their way; nothing else is.
-            let broken =
-                trial.broken.is_some_and(|rule| snapshot.rules[rule as usize].kind != RuleKind::Together);
-            if self.moves >= settings.at_once
-                || out.max(into) >= settings.at_once_per_host
-                || needed > snapshot.hosts[to].memory
-                || broken
-            {
+            let is_affinity = |rule: u32| snapshot.rules[rule as usize].kind == RuleKind::Together;
+            if layout.broken_by(step).is_some_and(|rule| !is_affinity(rule)) {
                 return false;
             }
             let grows = needed - more - layout.memory(to);

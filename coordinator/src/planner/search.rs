@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 
 use super::gates::pass;
-use super::layout::{Layout, Step, Trial};
+use super::layout::{Flows, Layout, Step, Trial};
 use super::snapshot::RuleKind;
 
 /// Cold hosts that are tried as destinations.
 const COLD: usize = 8;
-/// Peers whose hosts are tried as destinations.
+/// Hosts of peers that are tried as destinations.
 const PEERS: usize = 12;
 /// Partitions of a host that are tried in swaps and groups, the heaviest.
 const HEAVIEST: usize = 48;
@@ -120,21 +120,20 @@ fn movable(layout: &Layout<'_>, host: usize) -> Vec<u32> {
 
 fn best_move(layout: &Layout<'_>, source: usize, targets: &[usize]) -> Found {
     let mut best = None;
-    let mut peers: Vec<usize> = Vec::new();
+    let mut flows = Flows::default();
     for item in movable(layout, source) {
+        layout.flows(item, &mut flows);
         for target in targets {
-            let step = (item, *target as u32);
-            keep_best(layout, &mut best, &[step], layout.single(step));
+            keep_best(
+                layout,
+                &mut best,
+                &[(item, *target as u32)],
+                layout.single_with(&flows, *target as u32),
+            );
         }
-        if targets.len() + 1 < layout.problem.snapshot.hosts.len() {
-            peers.clear();
-            peers.extend(layout.peer_hosts(item as usize, PEERS));
-            peers.sort_unstable();
-            peers.dedup();
-            for target in peers.iter().filter(|it| **it != source && !targets.contains(it)) {
-                let step = (item, *target as u32);
-                keep_best(layout, &mut best, &[step], layout.single(step));
-            }
+        // The links are sorted: the first hosts are those of the peers that matter most.
+        for target in flows.hosts().take(PEERS).filter(|it| *it != source && !targets.contains(it)) {
+            keep_best(layout, &mut best, &[(item, target as u32)], layout.single_with(&flows, target as u32));
         }
     }
     best
