@@ -166,6 +166,12 @@ struct Serve {
     /// A gain has to exceed the noise by this many standard errors.
     #[arg(long, default_value_t = planner::Settings::default().significance)]
     significance: f64,
+    /// What a byte between two hosts costs, in seconds: the inverse of the measured speed of the network; 0 ignores traffic.
+    #[arg(long, default_value_t = planner::Settings::default().beta_s_per_byte)]
+    beta_s_per_byte: f64,
+    /// A move has to pay for itself twice within this time.
+    #[arg(long, default_value_t = planner::Settings::default().horizon_s)]
+    horizon_s: f64,
     /// How often to plan.
     #[arg(long, default_value_t = 1000)]
     period_ms: u64,
@@ -251,10 +257,10 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
         serve(&options.listen, &options.state, settings(options)?)?;
         return Ok(0);
     }
-    if let Command::Plan(Plan { from_lbaf: Some(directory), .. }) = &arguments.command {
-        if let Command::Plan(options) = &arguments.command {
-            return plan_lbaf(directory, options, arguments.json);
-        }
+    if let Command::Plan(options) = &arguments.command
+        && let Some(directory) = &options.from_lbaf
+    {
+        return plan_lbaf(directory, options, arguments.json);
     }
     protected(&arguments.coordinator)?;
     let client = Client { address: arguments.coordinator, json: arguments.json };
@@ -306,6 +312,8 @@ fn settings(options: &Serve) -> Result<Settings, CliError> {
         sustain_s: checked("sustain-s", options.sustain_s)?,
         cooldown_s: checked("cooldown-s", options.cooldown_s)?,
         significance: checked("significance", options.significance)?,
+        beta_s_per_byte: checked("beta-s-per-byte", options.beta_s_per_byte)?,
+        horizon_s: checked("horizon-s", options.horizon_s)?,
         ..planner::Settings::default()
     };
     Ok(Settings {

@@ -14,7 +14,9 @@ const SMOOTHING_S: f64 = 2.0;
 /// Samples closer than this are too noisy to use.
 const SAMPLE_S_MIN: f64 = 0.05;
 /// Two samples in a row that are this many standard deviations off, on the same side, are a new load.
-const CHANGE: f64 = 2.5;
+const CHANGE: f64 = 3.0;
+/// Weight of a sample for the noise, against its weight for the mean.
+const NOISE_WEIGHT: f64 = 0.25;
 /// Loads that vary less than this vary as much, as far as changes are concerned.
 const DEVIATION_MIN: f64 = 0.02;
 /// Samples before which no change is looked for.
@@ -121,7 +123,9 @@ impl Estimator {
             self.off = None;
         }
         self.mean += weight * difference;
-        self.variance = (1.0 - weight) * (self.variance + weight * noise * noise);
+        // The noise itself changes less than the value, and a bad estimate of it makes false alarms.
+        let slow = (weight * NOISE_WEIGHT).max(1.0 / f64::from(self.samples));
+        self.variance = (1.0 - slow) * (self.variance + slow * noise * noise);
         // Of few samples as for a plain mean, then as for an exponential one.
         let few = 1.0 / f64::from(self.samples - 1);
         self.variance_of_mean = self.variance * few.max(weight / (2.0 - weight));

@@ -110,6 +110,12 @@ pub fn random_cluster(seed: u64) -> Result<Snapshot> {
             blackout_s: 0.1 * random.share(),
         });
     }
+    add_traffic_and_rules(&mut snapshot, &mut random);
+    Ok(snapshot)
+}
+
+fn add_traffic_and_rules(snapshot: &mut Snapshot, random: &mut Random) {
+    let (hosts, partitions) = (snapshot.hosts.len(), snapshot.partitions.len());
     for _ in 0..random.below(3 * partitions) {
         let (from, to) = (random.below(partitions), random.below(partitions));
         let bytes = 100.0 * random.share() * random.share();
@@ -121,14 +127,13 @@ pub fn random_cluster(seed: u64) -> Result<Snapshot> {
         let kind = match random.below(4) {
             0 => RuleKind::Together,
             1 => RuleKind::Apart,
-            2 => RuleKind::On(some(&mut random, hosts)),
-            _ => RuleKind::NotOn(some(&mut random, hosts)),
+            2 => RuleKind::On(some(random, hosts)),
+            _ => RuleKind::NotOn(some(random, hosts)),
         };
         let price = random.chance(2).then(|| random.share());
-        let of = some(&mut random, partitions);
+        let of = some(random, partitions);
         snapshot.rules.push(Rule { name: format!("r{rule}"), kind, partitions: of, price });
     }
-    Ok(snapshot)
 }
 
 /// How large a simulated cluster is, and how its jobs talk.
