@@ -91,7 +91,7 @@ fn stability() -> Result<()> {
         "\n| noise | epochs | moves per epoch after epoch 20 (of 10,000) | returns | true imbalance: start, epoch 20, end, mean after 20 |"
     );
     println!("|---|---|---|---|---|");
-    for noise in [0.1, 0.2] {
+    for noise in [0.2, 0.1] {
         let mut simulation = Simulation::new(SIZES[0], noise, SEED)?;
         let start = simulation.imbalance();
         let (mut late, mut at_20, mut sum) = (0, 0.0, 0.0);
@@ -118,7 +118,7 @@ fn stability() -> Result<()> {
         "\n| load step | before | at the step | after 1, 2, 3, 4, 5 epochs | part of the jump left after 3 |"
     );
     println!("|---|---|---|---|---|");
-    for noise in [0.1, 0.2] {
+    for noise in [0.2, 0.1] {
         let mut simulation = Simulation::new(SIZES[0], noise, SEED)?;
         (0..100).for_each(|_| drop(simulation.epoch()));
         let before = simulation.imbalance();

@@ -131,8 +131,8 @@ pub fn plan(view: &PlanView) -> String {
 pub fn explained_plan(view: &PlanView) -> String {
     let mut text = hosts(&view.hosts);
     text.push_str(&format!(
-        "\nimbalance {:.3} (max / mean - 1), potential {:.3} (sum of load^2 / processors)\n\n",
-        view.imbalance, view.potential
+        "\nimbalance {:.3} (max / mean - 1), busiest host {:.3} -> {:.3}, loss {:.3} s/s, inputs {} (policy {})\n\n",
+        view.imbalance, view.work_max.0, view.work_max.1, view.loss, view.inputs_hash, view.policy_version
     ));
     text.push_str(&gates(&view.gates));
     if !view.candidates.is_empty() {

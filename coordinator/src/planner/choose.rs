@@ -30,13 +30,19 @@ pub struct Way {
 #[derive(Clone, Debug)]
 struct Scale {
     times: Vec<f64>,
+    mean_works: Vec<f64>,
     work_max: f64,
     soft: f64,
 }
 
 impl Scale {
     fn new(base: &Layout<'_>) -> Self {
-        Self { times: base.times(), work_max: base.work_max(), soft: soft_rules(base) }
+        Self {
+            times: base.times(),
+            mean_works: base.mean_works(),
+            work_max: base.work_max(),
+            soft: soft_rules(base),
+        }
     }
 
     /// The value of a placement, or nothing if it makes anything worse: the busiest host, or the applications together.
@@ -47,6 +53,7 @@ impl Scale {
             return None;
         }
         let (mut exact, mut worth) = (0.0, 0.0);
+        let mean_works = layout.mean_works();
         for (index, (before, after)) in self.times.iter().zip(layout.times()).enumerate() {
             if *before > 0.0 {
                 let weight = problem.snapshot.applications[index].weight / before;
@@ -54,6 +61,9 @@ impl Scale {
                 exact += weight * (before - after);
                 // What is good enough is not worth a move.
                 worth += weight * (before.max(floor) - after.max(floor));
+                let (mean_before, mean_after) = (self.mean_works[index], mean_works[index]);
+                let relief = mean_before.max(problem.mean_floor()) - mean_after.max(problem.mean_floor());
+                worth += weight * problem.snapshot.settings.mean_share * relief;
             }
         }
         let soft = soft_rules(layout) - self.soft;

@@ -344,6 +344,17 @@ impl<'a> Layout<'a> {
         times
     }
 
+    /// The mean work of the hosts of every application's partitions (seconds per second).
+    pub fn mean_works(&self) -> Vec<f64> {
+        let works: Vec<f64> = (0..self.sums.len()).map(|host| self.work(host)).collect();
+        let mut sums = vec![(0.0, 0.0); self.problem.snapshot.applications.len()];
+        for (it, host) in self.problem.snapshot.partitions.iter().zip(&self.host_of) {
+            sums[it.application].0 += works[*host as usize];
+            sums[it.application].1 += 1.0;
+        }
+        sums.into_iter().map(|(sum, count)| if count > 0.0 { sum / count } else { 0.0 }).collect()
+    }
+
     /// Hosts of the peers that a partition exchanges most with, at most `count`.
     pub fn peer_hosts(&self, partition: usize, count: usize) -> impl Iterator<Item = usize> + '_ {
         self.problem.links(partition).iter().take(count).map(|link| self.host(link.peer as usize))

@@ -35,6 +35,9 @@ pub struct Settings {
     pub beta_s_per_byte: f64,
     /// Seconds that a message between two hosts costs, beside its bytes; measured.
     pub latency_s: f64,
+    /// Weight of the mean work of an application's hosts against that of the hottest: programs are not strictly
+    /// bulk-synchronous, and where several hosts are equally hot each relief counts.
+    pub mean_share: f64,
     /// Share of its speed that a partition loses while it is copied.
     pub brownout: f64,
     /// Largest share of the partitions that one plan moves.
@@ -67,6 +70,7 @@ impl Default for Settings {
             // Ten gigabits a second, until somebody has measured it.
             beta_s_per_byte: 1e-9,
             latency_s: 0.0,
+            mean_share: 0.10,
             brownout: 0.10,
             moves_share: 0.04,
             moves_least: 8,
@@ -90,6 +94,7 @@ impl Settings {
             least_utilisation: 0.0,
             horizon_s: 1.0,
             payback_factor: 0.0,
+            mean_share: 0.0,
             least_samples: 0,
             moves_share: 1.0,
             at_once: usize::MAX,

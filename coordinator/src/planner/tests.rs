@@ -99,13 +99,17 @@ fn each_gate_stops_a_move_that_would_otherwise_be_made_and_is_named() -> Result 
         ("sustained", |it| it.sustained_s = 1.0),
         ("loss suffered", |it| it.suffered_s = 0.0),
         ("cooling", |it| it.partitions.iter_mut().for_each(|p| p.cooling_s = 3.0)),
-        ("memory", |it| it.hosts[1].memory = 65 << 20),
+        ("memory", |it| {
+            // Too much for the destination even if everything there left.
+            it.partitions[..2].iter_mut().for_each(|p| p.memory = 2 << 30);
+            it.hosts[0].memory = 8 << 30;
+        }),
         ("migrate = false", |it| it.partitions.iter_mut().for_each(|p| p.fixed = Some("migrate = false"))),
         ("gain", |it| it.partitions.iter_mut().for_each(|p| p.variance = 0.1)),
         ("payback", |it| it.partitions.iter_mut().for_each(|p| p.copy_s = 1e5)),
         ("samples", |it| it.partitions.iter_mut().for_each(|p| p.samples = 1)),
         ("maintenance", |it| it.hosts[1].closed = Some("maintenance".into())),
-        ("reserves", |it| it.hosts[1].reserve = 0.6),
+        ("reserves", |it| it.hosts[1].reserve = 0.7),
         ("rule one", |it| {
             let kind = RuleKind::On(vec![0]);
             it.rules.push(Rule { name: "one".into(), kind, partitions: vec![0, 1, 2], price: None });

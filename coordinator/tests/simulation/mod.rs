@@ -240,6 +240,8 @@ pub struct Simulation {
     pub returns: usize,
 }
 
+/// Smoothing of loads: changes are found as such, so that it may be slow.
+const SMOOTHING_S: f64 = 120.0;
 /// Length of an epoch, in seconds.
 const EPOCH_S: f64 = 10.0;
 
@@ -254,7 +256,7 @@ impl Simulation {
             truth,
             noise,
             random: Random::new(seed ^ 0xabcd),
-            estimators: vec![Estimator::new(4.5 * EPOCH_S); count],
+            estimators: vec![Estimator::new(SMOOTHING_S); count],
             moved: vec![(0, 0); count],
             left: vec![Vec::new(); count],
             epoch: 0,
