@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use control::{
-    ApplicationId, ApplicationView, EventsAnswer, HostName, HostView, MigrateOrder, MoveId, MoveView,
-    OutputAnswer, PartitionView, PlanView, Rank, Stream, Submitted, TcpAddress, encode,
+    ApplicationExplanation, ApplicationId, ApplicationView, EventsAnswer, HostName, HostView, MigrateOrder,
+    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, Stream, Submitted, TcpAddress, encode,
 };
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::checker::{self, Finding};
 use crate::client::{ClientError, call};
 use crate::cluster::Settings;
+use crate::lbaf::{self, LbafError};
 use crate::net::{ServeError, serve};
 use crate::policy::{self, PolicyError};
 use crate::{planner, render};
@@ -88,22 +90,60 @@ enum Command {
         /// The destination.
         host: HostName,
     },
-    /// Show what the planner would do now.
-    Plan {
-        /// With loads, gates and candidates.
-        #[arg(long)]
-        explain: bool,
-    },
-    /// Show a move and the reasons for it.
+    /// Show what the planner would do now, or plan a problem from files.
+    Plan(Plan),
+    /// Show a move and the reasons for it, or why an application runs where it does.
     Explain {
-        /// Its number, as in the events.
-        id: MoveId,
+        /// Number of the move, as in the events, or the application.
+        what: Explained,
     },
     /// End an application.
     Stop {
         /// The application.
         application: ApplicationId,
     },
+}
+
+/// What `explain` is about.
+#[derive(Clone, Debug)]
+enum Explained {
+    Move(MoveId),
+    Application(ApplicationId),
+}
+
+impl std::str::FromStr for Explained {
+    type Err = control::IdError;
+    fn from_str(text: &str) -> Result<Self, control::IdError> {
+        match text.parse() {
+            Ok(id) => Ok(Explained::Move(id)),
+            Err(_) => Ok(Explained::Application(text.parse()?)),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Plan {
+    /// With loads, gates and candidates.
+    #[arg(long)]
+    explain: bool,
+    /// Plan a problem of LBAF: a directory of files NAME.RANK.json or NAME.RANK.json.br. Needs no coordinator.
+    #[arg(long, value_name = "DIR", conflicts_with = "explain")]
+    from_lbaf: Option<PathBuf>,
+    /// Which phase of it.
+    #[arg(long, requires = "from_lbaf", default_value_t = 0)]
+    phase: u64,
+    /// What a second of load costs.
+    #[arg(long, requires = "from_lbaf", default_value_t = 1.0)]
+    alpha: f64,
+    /// What a byte between two ranks costs, in seconds.
+    #[arg(long, requires = "from_lbaf", default_value_t = 0.0)]
+    beta: f64,
+    /// Memory of every rank, in bytes.
+    #[arg(long, requires = "from_lbaf", value_name = "BYTES")]
+    memory_limit: Option<f64>,
+    /// Write the problem again, with the tasks where the plan has them.
+    #[arg(long, requires = "from_lbaf", value_name = "DIR")]
+    write_lbaf: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +166,12 @@ struct Serve {
     /// A gain has to exceed the noise by this many standard errors.
     #[arg(long, default_value_t = planner::Settings::default().significance)]
     significance: f64,
+    /// What a byte between two hosts costs, in seconds: the inverse of the measured speed of the network; 0 ignores traffic.
+    #[arg(long, default_value_t = planner::Settings::default().beta_s_per_byte)]
+    beta_s_per_byte: f64,
+    /// A move has to pay for itself twice within this time.
+    #[arg(long, default_value_t = planner::Settings::default().horizon_s)]
+    horizon_s: f64,
     /// How often to plan.
     #[arg(long, default_value_t = 1000)]
     period_ms: u64,
@@ -149,6 +195,10 @@ enum CliError {
     Number(&'static str),
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Lbaf(#[from] LbafError),
+    #[error("the plan is refused, please report this: {0}")]
+    Checked(#[source] Finding),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
@@ -175,8 +225,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("coordinator: {}", chain(&error));
-            let wrong_use =
-                matches!(error, CliError::Insecure(_) | CliError::Number(_) | CliError::Policy(_));
+            let wrong_use = matches!(
+                error,
+                CliError::Insecure(_) | CliError::Number(_) | CliError::Policy(_) | CliError::Lbaf(_)
+            );
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
     }
@@ -205,6 +257,11 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
         serve(&options.listen, &options.state, settings(options)?)?;
         return Ok(0);
     }
+    if let Command::Plan(options) = &arguments.command
+        && let Some(directory) = &options.from_lbaf
+    {
+        return plan_lbaf(directory, options, arguments.json);
+    }
     protected(&arguments.coordinator)?;
     let client = Client { address: arguments.coordinator, json: arguments.json };
     let runtime =
@@ -212,15 +269,51 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
     runtime.block_on(client.run(arguments.command))
 }
 
-fn settings(options: &Serve) -> Result<Settings, CliError> {
-    let checked = |name, value: f64| {
-        if value.is_finite() && (0.0..1e9).contains(&value) { Ok(value) } else { Err(CliError::Number(name)) }
+fn checked(name: &'static str, value: f64) -> Result<f64, CliError> {
+    if value.is_finite() && (0.0..1e18).contains(&value) { Ok(value) } else { Err(CliError::Number(name)) }
+}
+
+/// Plans a problem from files, checks the plan, and prints what it comes to.
+fn plan_lbaf(directory: &Path, options: &Plan, json: bool) -> Result<u8, CliError> {
+    let memory_limit = options.memory_limit.map(|bytes| checked("memory-limit", bytes)).transpose()?;
+    let model = lbaf::Model {
+        alpha: checked("alpha", options.alpha)?,
+        beta: checked("beta", options.beta)?,
+        memory_limit: memory_limit.map(|bytes| bytes as u64),
     };
+    let problem = lbaf::read(directory, options.phase, model)?;
+    let begin = std::time::Instant::now();
+    let plan = planner::plan(&problem.snapshot);
+    let plan_ms = begin.elapsed().as_secs_f64() * 1000.0;
+    if let Some(finding) = checker::check(&problem.snapshot, &plan).into_iter().next() {
+        return Err(CliError::Checked(finding));
+    }
+    if let Some(directory) = &options.write_lbaf {
+        problem.write(&plan, directory)?;
+    }
+    show(json, &problem.outcome(&plan, plan_ms), render::lbaf)?;
+    Ok(0)
+}
+
+fn show<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Result<(), CliError> {
+    let text = if json {
+        let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+        text.push('\n');
+        text
+    } else {
+        text(value)
+    };
+    print(std::io::stdout(), text.as_bytes())
+}
+
+fn settings(options: &Serve) -> Result<Settings, CliError> {
     let planner = planner::Settings {
         imbalance: checked("imbalance-threshold", options.imbalance_threshold)?,
         sustain_s: checked("sustain-s", options.sustain_s)?,
         cooldown_s: checked("cooldown-s", options.cooldown_s)?,
         significance: checked("significance", options.significance)?,
+        beta_s_per_byte: checked("beta-s-per-byte", options.beta_s_per_byte)?,
+        horizon_s: checked("horizon-s", options.horizon_s)?,
         ..planner::Settings::default()
     };
     Ok(Settings {
@@ -260,11 +353,16 @@ impl Client {
             Command::Migrate { application, rank, host } => {
                 return self.migrate(MigrateOrder { application, rank, to: host }).await;
             }
-            Command::Plan { explain } => {
+            Command::Plan(Plan { explain, .. }) => {
                 let view: PlanView = self.get("/v1/plan").await?;
                 self.show(&view, if explain { render::explained_plan } else { render::plan })?;
             }
-            Command::Explain { id } => {
+            Command::Explain { what: Explained::Application(id) } => {
+                let view: ApplicationExplanation =
+                    self.get(&format!("/v1/applications/{id}/explanation")).await?;
+                self.show(&view, render::application)?;
+            }
+            Command::Explain { what: Explained::Move(id) } => {
                 let view: MoveView = self.get(&format!("/v1/moves/{id}")).await?;
                 self.show(&view, render::one_move)?;
             }
@@ -285,14 +383,7 @@ impl Client {
     }
 
     fn show<T: Serialize>(&self, value: &T, text: impl Fn(&T) -> String) -> Result<(), CliError> {
-        let text = if self.json {
-            let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-            text.push('\n');
-            text
-        } else {
-            text(value)
-        };
-        print(std::io::stdout(), text.as_bytes())
+        show(self.json, value, text)
     }
 
     async fn submit(&self, manifest: &Path, wait: bool) -> Result<u8, CliError> {

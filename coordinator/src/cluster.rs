@@ -72,6 +72,9 @@ pub enum ClusterError {
     /// There is no such application.
     #[error("there is no application {0}; `coordinator apps` lists them")]
     NoApplication(ApplicationId),
+    /// Nothing of it runs.
+    #[error("there is no application {0} that runs; `coordinator apps` lists them")]
+    NotLive(ApplicationId),
     /// The move cannot be made.
     #[error("rank {rank} of {application} cannot move to {to}: {reason}")]
     Move {
@@ -126,6 +129,9 @@ pub struct Cluster {
     planned: VecDeque<PlannedMove>,
     planned_ms: u64,
     imbalanced_since_ms: Option<u64>,
+    /// Loss from imbalance since the last plan that moved something, in application-seconds, and up to when.
+    suffered_s: f64,
+    suffered_at_ms: Option<u64>,
     overloaded_since_ms: Option<u64>,
     overload_told: bool,
 }
@@ -159,6 +165,8 @@ impl Cluster {
             planned: VecDeque::new(),
             planned_ms: 0,
             imbalanced_since_ms: None,
+            suffered_s: 0.0,
+            suffered_at_ms: None,
             overloaded_since_ms: None,
             overload_told: false,
         };

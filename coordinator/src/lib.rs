@@ -12,11 +12,13 @@
 //! started again replays the journal and goes on.
 #![forbid(unsafe_code)]
 
+pub mod checker;
 mod cli;
 mod client;
 pub mod cluster;
 pub mod executor;
 pub mod journal;
+pub mod lbaf;
 pub mod model;
 mod net;
 pub mod output;

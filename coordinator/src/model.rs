@@ -5,6 +5,7 @@
 //! asked for (`count_steal`): then a host's load may exceed its processors.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use control::{ApplicationId, Counters, Epoch, Rank};
 
@@ -12,6 +13,14 @@ use control::{ApplicationId, Counters, Epoch, Rank};
 const SMOOTHING_S: f64 = 2.0;
 /// Samples closer than this are too noisy to use.
 const SAMPLE_S_MIN: f64 = 0.05;
+/// Two samples in a row that are this many standard deviations off, on the same side, are a new load.
+const CHANGE: f64 = 3.0;
+/// Weight of a sample for the noise, against its weight for the mean.
+const NOISE_WEIGHT: f64 = 0.25;
+/// Loads that vary less than this vary as much, as far as changes are concerned.
+const DEVIATION_MIN: f64 = 0.02;
+/// Samples before which no change is looked for.
+const CHANGE_SAMPLES: u32 = 6;
 
 /// The load of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -24,14 +33,133 @@ pub struct Load {
     pub steal: f64,
     /// Samples since the load may have changed for a known reason.
     pub samples: u32,
+    /// It has changed since then for a reason that is not known.
+    pub changed: bool,
 }
 
-#[derive(Clone, Debug, Default)]
+/// Mean and noise of a value that is sampled, and whether it has changed: an exponential mean that begins anew when two
+/// samples in a row are far off on the same side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimator {
+    smoothing_s: f64,
+    mean: f64,
+    variance: f64,
+    variance_of_mean: f64,
+    samples: u32,
+    changed: bool,
+    /// The last sample, if it was far off.
+    off: Option<f64>,
+}
+
+impl Estimator {
+    /// Nothing is known. `smoothing_s`: seconds after which an old sample has lost 63 % of its weight.
+    pub fn new(smoothing_s: f64) -> Self {
+        Self {
+            smoothing_s,
+            mean: 0.0,
+            variance: 0.0,
+            variance_of_mean: 0.0,
+            samples: 0,
+            changed: false,
+            off: None,
+        }
+    }
+
+    /// The mean.
+    pub fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    /// Variance of the mean as an estimate.
+    pub fn variance_of_mean(&self) -> f64 {
+        self.variance_of_mean
+    }
+
+    /// Samples since it was made or forgotten.
+    pub fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// Has the value changed since it was made or forgotten?
+    pub fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// The change, if there was one, has been taken into account.
+    pub fn settle(&mut self) {
+        self.changed = false;
+    }
+
+    /// The value may be another one from now on.
+    pub fn forget(&mut self) {
+        (self.samples, self.changed, self.off) = (0, false, None);
+    }
+
+    /// Takes a sample over this many seconds.
+    pub fn add(&mut self, value: f64, seconds: f64) {
+        self.samples = self.samples.saturating_add(1);
+        if self.samples == 1 {
+            // How noisy it is may be known from before it was forgotten.
+            (self.mean, self.variance_of_mean) = (value, self.variance);
+            return;
+        }
+        // A plain mean at first, then an exponential one.
+        let weight = (1.0 - (-seconds / self.smoothing_s).exp()).max(1.0 / f64::from(self.samples));
+        let difference = value - self.mean;
+        let far = CHANGE * self.variance.sqrt().max(DEVIATION_MIN);
+        let mut noise = difference;
+        if self.samples > CHANGE_SAMPLES && difference.abs() > far {
+            if let Some(before) = self.off.filter(|before| (before - self.mean) * difference > 0.0) {
+                self.mean = (before + value) / 2.0;
+                (self.changed, self.off) = (true, None);
+                // It is as noisy as it was, and known from two samples.
+                self.samples = 2;
+                self.variance_of_mean = self.variance / 2.0;
+                return;
+            }
+            self.off = Some(value);
+            noise = difference.clamp(-far, far);
+        } else {
+            self.off = None;
+        }
+        self.mean += weight * difference;
+        // The noise itself changes less than the value, and a bad estimate of it makes false alarms.
+        let slow = (weight * NOISE_WEIGHT).max(1.0 / f64::from(self.samples));
+        self.variance = (1.0 - slow) * (self.variance + slow * noise * noise);
+        // Of few samples as for a plain mean, then as for an exponential one.
+        let few = 1.0 / f64::from(self.samples - 1);
+        self.variance_of_mean = self.variance * few.max(weight / (2.0 - weight));
+    }
+}
+
+#[derive(Clone, Debug)]
 struct Track {
     epoch: Epoch,
     last: Option<Sample>,
-    variance: f64,
-    load: Load,
+    load: Estimator,
+    steal: Estimator,
+    /// Bytes per second to each peer.
+    traffic: BTreeMap<Rank, Traffic>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Traffic {
+    bytes: u64,
+    rate: Estimator,
+}
+
+impl Traffic {
+    fn add(&mut self, bytes: u64, seconds: f64) {
+        self.rate.add(bytes.saturating_sub(self.bytes) as f64 / seconds, seconds);
+        self.bytes = bytes;
+    }
+}
+
+impl Default for Track {
+    fn default() -> Self {
+        let estimator = Estimator::new(SMOOTHING_S);
+        Self { epoch: 0, last: None, load: estimator, steal: estimator, traffic: BTreeMap::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,13 +213,22 @@ impl Model {
         let steal = (1.0 - run - wait).max(0.0);
         let busy = run - poll;
         let demand = if self.count_steal && run > 0.0 { busy * (1.0 + steal / run) } else { busy };
-        track.add(demand.min(1.0), steal, seconds);
+        track.load.add(demand.min(1.0), seconds);
+        track.steal.add(steal, seconds);
+        for peer in &counters.peers {
+            let rate = Estimator::new(SMOOTHING_S);
+            match track.traffic.entry(peer.rank) {
+                Entry::Vacant(place) => drop(place.insert(Traffic { bytes: peer.bytes_sent, rate })),
+                Entry::Occupied(mut place) => place.get_mut().add(peer.bytes_sent, seconds),
+            }
+        }
     }
 
     /// Loads of the application may have changed for a reason that we know (one of its partitions moved).
     pub fn forget(&mut self, application: &ApplicationId) {
         for (_, track) in self.tracks.iter_mut().filter(|((id, _), _)| id == application) {
-            track.load.samples = 0;
+            track.load.forget();
+            track.steal.forget();
             track.last = None;
         }
     }
@@ -103,25 +240,20 @@ impl Model {
 
     /// The load of a partition; zero with no samples if nothing is known.
     pub fn load(&self, application: &ApplicationId, rank: Rank) -> Load {
-        self.tracks.get(&(application.clone(), rank)).map(|track| track.load).unwrap_or_default()
-    }
-}
-
-impl Track {
-    fn add(&mut self, value: f64, steal: f64, seconds: f64) {
-        let load = &mut self.load;
-        load.samples = load.samples.saturating_add(1);
-        if load.samples == 1 {
-            (load.mean, load.steal, self.variance) = (value, steal, 0.0);
-            return;
+        let Some(track) = self.tracks.get(&(application.clone(), rank)) else { return Load::default() };
+        Load {
+            mean: track.load.mean(),
+            variance_of_mean: track.load.variance_of_mean(),
+            steal: track.steal.mean(),
+            samples: track.load.samples(),
+            changed: track.load.changed(),
         }
-        // A plain mean at first, then an exponential one.
-        let weight = (1.0 - (-seconds / SMOOTHING_S).exp()).max(1.0 / f64::from(load.samples));
-        let difference = value - load.mean;
-        load.mean += weight * difference;
-        load.steal += weight * (steal - load.steal);
-        self.variance = (1.0 - weight) * (self.variance + weight * difference * difference);
-        load.variance_of_mean = self.variance * weight / (2.0 - weight);
+    }
+
+    /// Bytes per second that a partition sends to each peer.
+    pub fn traffic(&self, application: &ApplicationId, rank: Rank) -> impl Iterator<Item = (Rank, f64)> {
+        let track = self.tracks.get(&(application.clone(), rank));
+        track.into_iter().flat_map(|track| track.traffic.iter().map(|(peer, it)| (*peer, it.rate.mean())))
     }
 }
 
@@ -157,6 +289,22 @@ mod tests {
         assert!((crowded.mean - 0.5).abs() < 1e-9 && (crowded.steal - 0.5).abs() < 1e-9);
         assert!((after(true, (250, 0, 0))?.mean - 1.0).abs() < 1e-9);
         Ok(())
+    }
+
+    #[test]
+    fn a_change_is_found_at_the_second_sample_and_noise_is_not_taken_for_one() {
+        let mut estimator = Estimator::new(2.0);
+        for i in 0..40 {
+            estimator.add(if i % 2 == 0 { 0.45 } else { 0.55 }, 0.5);
+        }
+        assert!(!estimator.changed() && (estimator.mean() - 0.5).abs() < 0.02);
+        estimator.add(0.9, 0.5);
+        assert!(!estimator.changed(), "one sample may be an accident");
+        estimator.add(0.94, 0.5);
+        assert!(estimator.changed() && (estimator.mean() - 0.92).abs() < 1e-9);
+        assert!(estimator.variance_of_mean() > 0.0, "two samples are not certain");
+        estimator.forget();
+        assert!(!estimator.changed() && estimator.samples() == 0);
     }
 
     #[test]

@@ -155,6 +155,7 @@ async fn run(server: Arc<Server>, listen: &TcpAddress) -> Result<(), ServeError>
         .route("/v1/applications", get(applications).post(submit))
         .route("/v1/applications/{id}/output", get(output))
         .route("/v1/applications/{id}/stop", post(stop))
+        .route("/v1/applications/{id}/explanation", get(explain_application))
         .route("/v1/hosts", get(hosts))
         .route("/v1/partitions", get(partitions))
         .route("/v1/events", get(events))
@@ -194,7 +195,7 @@ fn bad(status: StatusCode, error: &dyn std::error::Error) -> Response {
 
 fn refused(error: &ClusterError) -> Response {
     let status = match error {
-        ClusterError::NoApplication(_) => StatusCode::NOT_FOUND,
+        ClusterError::NoApplication(_) | ClusterError::NotLive(_) => StatusCode::NOT_FOUND,
         ClusterError::Specification(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     };
@@ -306,6 +307,18 @@ async fn stop(Shared(server): Shared<Arc<Server>>, UrlPath(id): UrlPath<String>)
     };
     match server.act(|cluster, now| cluster.stop(now, &id)) {
         Ok(()) => good(&serde_json::json!({})),
+        Err(error) => refused(&error),
+    }
+}
+
+async fn explain_application(Shared(server): Shared<Arc<Server>>, UrlPath(id): UrlPath<String>) -> Response {
+    let id = match read_id(&id) {
+        Ok(id) => id,
+        Err(response) => return *response,
+    };
+    let explanation = server.core().cluster.explain_application(now_ms(), &id);
+    match explanation {
+        Ok(explanation) => good(&explanation),
         Err(error) => refused(&error),
     }
 }

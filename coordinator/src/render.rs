@@ -1,8 +1,11 @@
 //! Tables and lines for people; scripts use `--json`.
 
 use control::{
-    ApplicationView, CandidateView, EventView, GateView, HostView, MoveView, PartitionView, PlanView,
+    ApplicationExplanation, ApplicationView, CandidateView, EventView, GateView, HostView, MoveView,
+    PartitionView, PlanView,
 };
+
+use crate::lbaf::Outcome;
 
 /// Columns wide enough for their contents, separated by two spaces.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -128,8 +131,8 @@ pub fn plan(view: &PlanView) -> String {
 pub fn explained_plan(view: &PlanView) -> String {
     let mut text = hosts(&view.hosts);
     text.push_str(&format!(
-        "\nimbalance {:.3} (max / mean - 1), potential {:.3} (sum of load^2 / processors)\n\n",
-        view.imbalance, view.potential
+        "\nimbalance {:.3} (max / mean - 1), busiest host {:.3} -> {:.3}, loss {:.3} s/s, inputs {} (policy {})\n\n",
+        view.imbalance, view.work_max.0, view.work_max.1, view.loss, view.inputs_hash, view.policy_version
     ));
     text.push_str(&gates(&view.gates));
     if !view.candidates.is_empty() {
@@ -139,6 +142,47 @@ pub fn explained_plan(view: &PlanView) -> String {
     text.push('\n');
     text.push_str(&plan(view));
     text
+}
+
+/// `coordinator explain APPLICATION`.
+pub fn application(it: &ApplicationExplanation) -> String {
+    let mut text = format!(
+        "{}: its hottest host works {:.3} s a second, {:.3} is the lowest possible; it loses {:.3} s a second\n\n",
+        it.application, it.time, it.lowest_time, it.loss
+    );
+    text.push_str(&gates(&it.gates));
+    for planned in &it.moves {
+        text.push_str(&format!("would move rank {} to {}: {}\n", planned.rank, planned.to, planned.reason));
+    }
+    if let Some(best) = it.candidates.first() {
+        text.push_str("\nbest moves of its partitions:\n");
+        text.push_str(&candidates(&it.candidates));
+        text.push_str("\ngates of the best:\n");
+        text.push_str(&gates(&best.gates));
+    }
+    text.push_str(&format!("\n{}\n", it.explanation));
+    text
+}
+
+/// `coordinator plan --from-lbaf`.
+pub fn lbaf(it: &Outcome) -> String {
+    format!(
+        "phase {}: {} tasks on {} ranks; {} moves ({}) in {:.1} ms\n\
+         work_max {:.6} -> {:.6}, imbalance {:.4} -> {:.4}, memory of the fullest rank {} -> {} bytes\n{}\n",
+        it.phase,
+        it.tasks,
+        it.ranks,
+        it.moves,
+        if it.algorithm.is_empty() { "none" } else { &it.algorithm },
+        it.plan_ms,
+        it.w_max_before,
+        it.w_max_after,
+        it.imbalance_before,
+        it.imbalance_after,
+        it.memory_max_before,
+        it.memory_max_after,
+        it.explanation
+    )
 }
 
 fn gates(gates: &[GateView]) -> String {

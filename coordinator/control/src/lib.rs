@@ -22,8 +22,9 @@ pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
 pub use measurement::MoveReport;
 pub use message::{Message, MessageError, decode, encode};
 pub use query::{
-    ApplicationState, ApplicationView, CandidateView, ErrorBody, EventView, EventsAnswer, GateView, HostView,
-    MigrateOrder, MoveView, OutputAnswer, OutputEntry, PartitionView, PlanView, PlannedMove, Submitted,
+    AlternativeView, ApplicationExplanation, ApplicationState, ApplicationView, CandidateView, ErrorBody,
+    EventView, EventsAnswer, GainTerms, GateView, HostView, MigrateOrder, MoveView, OutputAnswer,
+    OutputEntry, PartitionView, PlanView, PlannedMove, Submitted,
 };
 pub use report::{
     Answer, Counters, End, HostFacts, OutputChunk, PartitionReport, PartitionState, PeerTraffic, Report,

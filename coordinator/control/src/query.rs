@@ -213,6 +213,63 @@ pub struct CandidateView {
     pub gates: Vec<GateView>,
     /// `accepted`, or the first condition that failed.
     pub verdict: String,
+    /// Moves that are made together with this one, itself included; gain, cost and conditions are of all of them.
+    #[serde(default)]
+    pub together: usize,
+    /// Predicted time of the application's hottest host, before and after the plan (busy seconds per second).
+    #[serde(default)]
+    pub application_time: (f64, f64),
+    /// Where the gain of this move by itself comes from.
+    #[serde(default)]
+    pub terms: GainTerms,
+    /// Other destinations, and why not.
+    #[serde(default)]
+    pub alternatives: Vec<AlternativeView>,
+}
+
+/// Where the gain of a move comes from, in the unit of the potential.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GainTerms {
+    /// Relief of the source.
+    pub load_source: f64,
+    /// Burden of the destination (negative).
+    pub load_destination: f64,
+    /// Traffic and soft rules.
+    pub traffic_and_rules: f64,
+    /// Seconds per second saved (or lost, negative) with the peers that matter most.
+    pub traffic_by_peer: Vec<(ApplicationId, Rank, f64)>,
+}
+
+/// A destination that was not chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlternativeView {
+    /// The host.
+    pub host: HostName,
+    /// Fall of the potential.
+    pub gain: f64,
+    /// Why not.
+    pub reason: String,
+}
+
+/// Why an application runs where it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApplicationExplanation {
+    /// The application.
+    pub application: ApplicationId,
+    /// Work of its hottest host, in busy seconds per second: what its iterations wait for.
+    pub time: f64,
+    /// What no placement can go below.
+    pub lowest_time: f64,
+    /// Application-seconds lost per second.
+    pub loss: f64,
+    /// Conditions for planning at all.
+    pub gates: Vec<GateView>,
+    /// Its moves in the plan that would be made now.
+    pub moves: Vec<PlannedMove>,
+    /// The best moves of its partitions, with their conditions.
+    pub candidates: Vec<CandidateView>,
+    /// What holds, in a line.
+    pub explanation: String,
 }
 
 /// A move to be made.
@@ -226,6 +283,9 @@ pub struct PlannedMove {
     pub from: HostName,
     /// Destination.
     pub to: HostName,
+    /// Moves of one wave may overlap; a wave begins when the one before it is over.
+    #[serde(default)]
+    pub wave: u32,
     /// Why, in one line.
     pub reason: String,
     /// The numbers behind it.
@@ -239,8 +299,18 @@ pub struct PlanView {
     pub hosts: Vec<HostView>,
     /// max(utilisation) / mean - 1.
     pub imbalance: f64,
-    /// sum(load^2 / capacity).
+    /// The potential: sum(capacity * work^2), work as in `work_max`.
     pub potential: f64,
+    /// Work of the busiest host now and after the moves: load per processor and cost of traffic with other hosts.
+    pub work_max: (f64, f64),
+    /// Application-seconds that imbalance costs per second.
+    pub loss: f64,
+    /// How the plan was found.
+    pub algorithm: String,
+    /// Hash of everything the plan depends on: equal inputs give an equal plan.
+    pub inputs_hash: String,
+    /// Version of the planner's policy.
+    pub policy_version: u32,
     /// Conditions for planning at all.
     pub gates: Vec<GateView>,
     /// What it would do.

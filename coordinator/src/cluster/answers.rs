@@ -1,11 +1,12 @@
 //! What the cluster tells its users.
 
 use control::{
-    ApplicationId, ApplicationState, ApplicationView, EventsAnswer, HostName, HostView, MoveId, MoveView,
-    OutputAnswer, PartitionView, PlanView, Rank,
+    ApplicationExplanation, ApplicationId, ApplicationState, ApplicationView, EventsAnswer, HostName,
+    HostView, MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank,
 };
 
 use super::{Cluster, ClusterError};
+use crate::planner;
 use crate::state::{Application, Move, MovePhase, Ownership, Phase};
 
 /// Output of one answer, in bytes.
@@ -185,11 +186,28 @@ impl Cluster {
             hosts: self.hosts(now_ms),
             imbalance: plan.imbalance,
             potential: plan.potential,
+            work_max: (plan.work_max, plan.work_max_after),
+            loss: plan.loss,
+            algorithm: plan.algorithm.to_owned(),
+            inputs_hash: plan.inputs_hash,
+            policy_version: planner::POLICY_VERSION,
             gates: plan.gates,
             moves: plan.moves,
             explanation,
             candidates: plan.candidates,
         }
+    }
+
+    /// Why an application runs where it does.
+    pub fn explain_application(
+        &self,
+        now_ms: u64,
+        id: &ApplicationId,
+    ) -> Result<ApplicationExplanation, ClusterError> {
+        let snapshot = self.snapshot(now_ms, None);
+        let index = snapshot.applications.iter().position(|it| it.id == *id);
+        let explanation = index.and_then(|index| planner::explain_application(&snapshot, index));
+        explanation.ok_or_else(|| ClusterError::NotLive(id.clone()))
     }
 
     /// Output of an application after `after`; kept for `waiter` until it asks for what follows.

@@ -1,5 +1,6 @@
 //! Moves of the cluster: planning them, starting them, and driving the executor of each.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use control::{
@@ -8,8 +9,9 @@ use control::{
 };
 
 use super::{Cluster, ClusterError};
+use crate::checker;
 use crate::executor::{Effect, Facts, Flight, Side, SideFacts};
-use crate::planner::{self, Plan, PlanHost, PlanPartition, Snapshot};
+use crate::planner::{self, Edge, Plan, PlanApplication, PlanHost, PlanPartition, Snapshot};
 use crate::record::Record;
 use crate::state::{Application, Move, Ownership, Phase};
 
@@ -21,6 +23,8 @@ const BLACKOUT_S: f64 = 0.3;
 const OVERLOAD: f64 = 0.9;
 /// Rests are doubled at most this often.
 const DOUBLINGS_MAX: u32 = 4;
+/// Loss that was suffered is forgotten at this time constant while nothing is lost, in seconds.
+const FORGET_S: f64 = 60.0;
 
 /// Where a partition's process of this epoch puts its report, if the manifest asks for reports.
 pub(super) fn report_file(specification: &Specification, rank: Rank, epoch: Epoch) -> Option<PathBuf> {
@@ -210,15 +214,40 @@ impl Cluster {
         if !self.flights.is_empty() || !self.planned.is_empty() {
             return;
         }
-        let snapshot = self.snapshot(now_ms, None);
+        let mut snapshot = self.snapshot(now_ms, None);
         let since = planner::is_imbalanced(&snapshot).then_some(now_ms);
         self.imbalanced_since_ms = since.map(|now| self.imbalanced_since_ms.unwrap_or(now));
-        let plan = self.plan(now_ms);
+        self.suffer(now_ms, planner::loss(&snapshot));
+        (snapshot.sustained_s, snapshot.suffered_s) = (self.sustained_s(now_ms), self.suffered_s);
+        let plan = planner::plan(&snapshot);
+        let findings = checker::check(&snapshot, &plan);
+        if let Some(finding) = findings.first() {
+            // A plan that breaks what was asked for is not run, whatever the planner thinks of it.
+            tracing::error!("the plan is refused ({} findings): {finding}", findings.len());
+            return;
+        }
         if plan.moves.is_empty() {
             self.relieve_overload(now_ms, &snapshot);
+        } else {
+            self.suffered_s = 0.0;
         }
         self.planned.extend(plan.moves);
         self.start_planned(now_ms);
+    }
+
+    /// Adds up what imbalance costs; what is long past counts for nothing once nothing is lost.
+    fn suffer(&mut self, now_ms: u64, loss: f64) {
+        let seconds = self.suffered_at_ms.map_or(0, |at| now_ms.saturating_sub(at)) as f64 / 1000.0;
+        self.suffered_at_ms = Some(now_ms);
+        if loss > 0.0 {
+            self.suffered_s += loss * seconds;
+        } else {
+            self.suffered_s *= (-seconds / FORGET_S).exp();
+        }
+    }
+
+    fn sustained_s(&self, now_ms: u64) -> f64 {
+        self.imbalanced_since_ms.map_or(0, |since| now_ms.saturating_sub(since)) as f64 / 1000.0
     }
 
     /// What the planner decides now.
@@ -248,6 +277,8 @@ impl Cluster {
         for host in standby.collect::<Vec<_>>() {
             let mut with = self.snapshot(now_ms, Some(&host));
             with.sustained_s = self.settings.planner.sustain_s;
+            // Overload has lasted; what it has cost is not counted again for the new host.
+            with.suffered_s = f64::MAX;
             let Some(first) = planner::plan(&with).moves.into_iter().find(|it| it.to == host) else {
                 continue;
             };
@@ -270,36 +301,60 @@ impl Cluster {
         }
     }
 
-    fn snapshot(&self, now_ms: u64, extra: Option<&HostName>) -> Snapshot {
+    pub(super) fn snapshot(&self, now_ms: u64, extra: Option<&HostName>) -> Snapshot {
         let active = |name: &&HostName| {
             let host = self.state.hosts.get(*name);
             host.is_some_and(|host| !host.lost && (!host.standby || extra == Some(*name)))
         };
         let names: Vec<&HostName> = self.view.hosts.keys().filter(active).collect();
-        let host = |name: &&HostName| {
-            let facts = self.view.hosts.get(*name).map(|seen| &seen.facts);
-            let memory = facts.map_or(0, |facts| facts.memory_bytes);
-            PlanHost {
-                name: (*name).clone(),
-                capacity: facts.map_or(1.0, |facts| facts.cpus.len().max(1) as f64),
-                memory_free: memory.saturating_sub(self.usage(name).1),
-            }
-        };
-        let mut partitions = Vec::new();
+        let (mut applications, mut partitions, mut edges) = (Vec::new(), Vec::new(), Vec::new());
         for (id, application) in self.state.applications.iter().filter(|(_, it)| it.is_live()) {
+            let mut of_rank = BTreeMap::new();
             for (rank, owner) in (0..).zip(&application.partitions).filter(|(_, owner)| owner.end().is_none())
             {
-                let host = names.iter().position(|name| **name == owner.host);
-                partitions
-                    .extend(host.map(|host| self.plan_partition(now_ms, id, application, rank, owner, host)));
+                if let Some(host) = names.iter().position(|name| **name == owner.host) {
+                    of_rank.insert(rank, partitions.len());
+                    let mut it = self.plan_partition(now_ms, id, application, rank, owner, host);
+                    it.application = applications.len();
+                    partitions.push(it);
+                }
             }
+            for (rank, from) in &of_rank {
+                let known = |(peer, bytes): (Rank, f64)| Some((*of_rank.get(&peer)?, bytes));
+                let sent = self.model.traffic(id, *rank).filter_map(known);
+                edges.extend(sent.map(|(to, bytes)| Edge { from: *from, to, bytes, messages: 0.0 }));
+            }
+            applications.push(PlanApplication { id: id.clone(), weight: 1.0, quota: usize::MAX });
         }
-        let sustained_ms = self.imbalanced_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
         Snapshot {
-            hosts: names.iter().map(host).collect(),
+            hosts: names
+                .iter()
+                .enumerate()
+                .map(|(host, name)| self.plan_host(host, name, &partitions))
+                .collect(),
+            applications,
             partitions,
-            sustained_s: sustained_ms as f64 / 1000.0,
+            edges,
+            blocks: Vec::new(),
+            rules: Vec::new(),
+            sustained_s: self.sustained_s(now_ms),
+            suffered_s: self.suffered_s,
             settings: self.settings.planner,
+        }
+    }
+
+    fn plan_host(&self, host: usize, name: &HostName, partitions: &[PlanPartition]) -> PlanHost {
+        let facts = self.view.hosts.get(name).map(|seen| &seen.facts);
+        let known: u64 = partitions.iter().filter(|it| it.host == host).map(|it| it.memory).sum();
+        PlanHost {
+            name: name.clone(),
+            capacity: facts.map_or(1.0, |facts| facts.cpus.len().max(1) as f64),
+            alpha: 1.0,
+            memory: facts.map_or(0, |facts| facts.memory_bytes),
+            memory_base: self.usage(name).1.saturating_sub(known),
+            reserve: 0.0,
+            closed: None,
+            evacuate: false,
         }
     }
 
@@ -327,15 +382,18 @@ impl Cluster {
             report.and_then(|it| it.counters.as_ref()).map_or(0, |counters| counters.resident_kib << 10);
         let copied = if resident == 0 { memory } else { resident.min(memory) };
         PlanPartition {
-            application: id.clone(),
+            application: 0,
             rank,
             host,
             load: load.mean,
             variance: load.variance_of_mean,
             samples: load.samples,
             memory,
+            working: 0,
+            block: None,
             fixed,
-            cooling_s: self.cooling_s(now_ms, owner),
+            // What it does has changed: the rest after its last move was for another load.
+            cooling_s: if load.changed { 0.0 } else { self.cooling_s(now_ms, owner) },
             copy_s: owner.last_total_s.unwrap_or(copied as f64 / COPY_BYTES_PER_S),
             blackout_s: owner.last_blackout_ms.map_or(BLACKOUT_S, |ms| ms / 1000.0),
         }
