@@ -1,6 +1,6 @@
 # Partita: build, test and demonstrate. `make deps`, `make build`, `make test`, `make demo`; see README.md.
 .DELETE_ON_ERROR:
-.PHONY: all deps build lint unit mpi-check guests oracle system fuzz test demo clean
+.PHONY: all deps build lint unit mpi-check conformance guests oracle system fuzz test demo clean
 
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 export CARGO_TARGET_DIR ?= $(ROOT)target
@@ -31,6 +31,11 @@ unit: deps build
 
 mpi-check: build
 	$(MAKE) --no-print-directory -C guest-shim check
+	$(MAKE) --no-print-directory -C guest-shim conformance-sample
+
+# The whole MPICH test suite with our library, ranks as processes; writes docs/conformance.md.
+conformance: build
+	$(MAKE) --no-print-directory -C guest-shim conformance
 
 guests: build
 	$(MAKE) --no-print-directory -C tests/guest OUT=$(OUT)/programs
