@@ -67,7 +67,7 @@ impl Scale {
             }
         }
         let soft = soft_rules(layout) - self.soft;
-        (exact + soft >= -1e-12).then(|| problem.snapshot.settings.horizon_s * (worth + soft) - cost_s)
+        (exact + soft >= -1e-12).then_some(problem.snapshot.settings.horizon_s * (worth + soft) - cost_s)
     }
 }
 
