@@ -28,6 +28,8 @@ lint: deps
 # Everything that needs no KVM: it runs on this machine itself.
 unit: deps build
 	cargo test --locked --workspace --exclude partita-tests --no-fail-fast -- --quiet
+	@if [ -d $(ROOT)../shared/data/lbaf ]; then cargo test --locked -p coordinator --test planner -- --quiet --ignored; \
+	else echo "not run: the LBAF problems, which are in ../shared/data/lbaf of the builders' checkout"; fi
 
 mpi-check: build
 	$(MAKE) --no-print-directory -C guest-shim check
