@@ -225,13 +225,17 @@ pub struct MigrateReport {
     pub breakdown: Breakdown,
 }
 
-/// An error with its sources in one line, for the other side, the API and terminals.
+/// An error with its sources in one line, for the other side, the API and terminals. A source that ends what was said
+/// already is not said again.
 pub fn one_line(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
+        let next = inner.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
         source = inner.source();
     }
     text

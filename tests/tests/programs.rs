@@ -273,3 +273,17 @@ fn bad_surroundings_are_told_in_one_line() -> Result {
     }
     failures.finish()
 }
+
+#[test]
+fn the_network_of_others_is_used_only_when_told_so() -> Result {
+    let bench = Bench::new()?;
+    let mut failures = Failures::default();
+    let socket = bench.state().join("r.sock");
+    for (listen, fabric) in [("tcp:192.0.2.1:0", "tcp:127.0.0.1:0"), ("tcp:127.0.0.1:0", "tcp:192.0.2.1:0")] {
+        let mut command = bench.vmm(["receive", "--listen", listen, "--fabric", fabric, "--api-socket"])?;
+        command.arg(&socket);
+        let done = bench.run(command, "receive", None, 10)?;
+        check_refusal(&mut failures, &format!("{listen} {fabric}"), &done, &["192.0.2.1", "--insecure"]);
+    }
+    failures.finish()
+}

@@ -12,13 +12,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use migrator::report::MigrateRequest;
+use migrator::report::{MigrateRequest, one_line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use vmm::fabric::Place;
 
-use crate::cli::{Failure, chain};
+use crate::cli::Failure;
 use crate::host::{Host, Refusal};
 use crate::report;
 
@@ -72,7 +72,7 @@ impl IntoResponse for Refusal {
 type Answer = Result<Json<Value>, Refusal>;
 
 fn to_json(value: &impl Serialize) -> Answer {
-    serde_json::to_value(value).map(Json).map_err(|e| Refusal { status: 500, text: chain(&e) })
+    serde_json::to_value(value).map(Json).map_err(|e| Refusal { status: 500, text: one_line(&e) })
 }
 
 /// A served control socket. Dropping it lets answers that are under way go out, for a bounded time.

@@ -256,21 +256,6 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error with its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 /// Reads the file of `--peers`.
 pub fn read_peers(path: &PathBuf) -> Result<vmm::fabric::Directory, Failure> {
     let text = std::fs::read_to_string(path)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use migrator::report::{MigrateReport, MigrateRequest};
+use migrator::report::{MigrateReport, MigrateRequest, one_line};
 use migrator::source;
 use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use vmm::fabric::address::Address;
 use vmm::partition::{OnEnd, Partition, PartitionError};
 use vmm::vcpu::Ending;
 
-use crate::cli::{Failure, Outcome, chain};
+use crate::cli::{Failure, Outcome};
 use crate::leaving::{self, Source};
 use crate::report;
 
@@ -69,7 +69,7 @@ impl Refusal {
 
 impl From<PartitionError> for Refusal {
     fn from(error: PartitionError) -> Self {
-        Self::new(500, chain(&error))
+        Self::new(500, one_line(&error))
     }
 }
 
@@ -220,7 +220,7 @@ impl Host {
     /// Moves the partition away; blocks until that is over.
     pub fn migrate(&self, request: &MigrateRequest) -> Result<MigrateReport, Refusal> {
         let partition = self.partition()?;
-        let request = request.check(partition.name().epoch).map_err(|e| Refusal::new(400, chain(&e)))?;
+        let request = request.check(partition.name().epoch).map_err(|e| Refusal::new(400, one_line(&e)))?;
         self.step(&[State::Running], State::Migrating, "migrate")?;
         let control = Arc::new(source::Control::new().with_hook(leaving::hook()));
         self.lock().migration = Some(control.clone());
@@ -236,8 +236,8 @@ impl Host {
             }
             source::Outcome::Failed { error: error @ source::SourceError::Resume { .. }, .. } => {
                 let text =
-                    format!("the migration failed and the partition could not go on: {}", chain(&error));
-                eprintln!("vmm: rank {}: paused: {text}", partition.name().rank);
+                    format!("the migration failed and the partition could not go on: {}", one_line(&error));
+                vmm::console::say(format_args!("vmm: rank {}: paused: {text}", partition.name().rank));
                 self.set_state(State::Paused, Some(text.clone()));
                 Err(Refusal::new(500, text))
             }
@@ -247,16 +247,16 @@ impl Host {
                 let _ = self.step(&[State::Migrating], State::Running, "go on");
                 Err(Refusal::new(
                     502,
-                    format!("the migration failed and the partition goes on here: {}", chain(&error)),
+                    format!("the migration failed and the partition goes on here: {}", one_line(&error)),
                 ))
             }
             source::Outcome::InDoubt { error, .. } => {
                 let text = format!(
                     "the destination did not answer the commit: {}; find out whether it runs at {}, then stop this copy, or resume it with --in-doubt if it does not",
-                    chain(&error),
+                    one_line(&error),
                     request.to
                 );
-                eprintln!("vmm: rank {}: in doubt: {text}", partition.name().rank);
+                vmm::console::say(format_args!("vmm: rank {}: in doubt: {text}", partition.name().rank));
                 self.set_state(State::InDoubt, Some(text.clone()));
                 Err(Refusal::new(504, text))
             }
@@ -276,12 +276,16 @@ impl Host {
         match address {
             Ok(address) => match partition.with_fabric(|fabric| fabric.moved(Place { epoch, address })) {
                 Ok(untold) if untold.is_empty() => {}
-                Ok(untold) => eprintln!("vmm: rank {rank}: could not tell ranks {untold:?} where it went"),
-                Err(error) => eprintln!("vmm: rank {rank}: {}", chain(&error)),
+                Ok(untold) => vmm::console::say(format_args!(
+                    "vmm: rank {rank}: could not tell ranks {untold:?} where it went"
+                )),
+                Err(error) => vmm::console::say(format_args!("vmm: rank {rank}: {}", one_line(&error))),
             },
-            Err(error) => eprintln!("vmm: rank {rank}: the destination gave no fabric address: {error}"),
+            Err(error) => vmm::console::say(format_args!(
+                "vmm: rank {rank}: the destination gave no fabric address: {error}"
+            )),
         }
-        eprintln!("vmm: rank {rank} moved to {to} (epoch {epoch})");
+        vmm::console::say(format_args!("vmm: rank {rank} moved to {to} (epoch {epoch})"));
         let _ = partition.stop(Ending::Released);
     }
 
@@ -290,7 +294,7 @@ impl Host {
         let ending = ended.recv().unwrap_or(Ending::Stopped);
         let status = ending.status();
         if let Ending::Fault(fault) = &ending {
-            eprintln!("{}", fault.message);
+            vmm::console::say(format_args!("{}", fault.message));
         }
         let partition = self.partition().ok();
         {
@@ -304,10 +308,10 @@ impl Host {
             if let Ending::Exit(_) = ending {
                 // What the program sent last may still be in its rings.
                 if let Ok(false) = partition.with_fabric(|fabric| fabric.drain()) {
-                    eprintln!(
+                    vmm::console::say(format_args!(
                         "vmm: rank {}: it ended with messages that no other rank took",
                         partition.name().rank
-                    );
+                    ));
                 }
             }
             if let Some((path, boot_ns)) = report_to {

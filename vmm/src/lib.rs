@@ -1,6 +1,7 @@
 //! The virtual machine monitor of one partition.
 
 pub mod clock;
+pub mod console;
 pub mod counters;
 pub mod elf;
 pub mod fabric;

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            eprintln!("vmm: {failure}");
+            vmm::console::say(format_args!("vmm: {failure}"));
             ExitCode::from(failure.status)
         }
     }

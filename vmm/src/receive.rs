@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use migrator::destination::{self, Options};
+use migrator::report::one_line;
 use migrator::transport::Listener;
 use vmm::fabric::address::Address;
 use vmm::vcpu::Ending;
 
 use crate::api;
 use crate::arriving::{self, Destination};
-use crate::cli::{Failure, Outcome, ReceiveArgs, bind_to, chain};
+use crate::cli::{Failure, Outcome, ReceiveArgs, bind_to};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 pub fn receive(arguments: &ReceiveArgs) -> Outcome {
@@ -17,13 +18,21 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
         bind_to(cpus)?;
     }
     // Fail now rather than when a partition arrives.
-    vmm::kvm::supported_cpuid().map_err(|e| Failure::usage(chain(&e)))?;
+    vmm::kvm::supported_cpuid().map_err(|e| Failure::usage(one_line(&e)))?;
     let fabric = match &arguments.fabric {
         Some(address) => address.clone(),
         None => Address::Unix(arguments.api_socket.with_extension("fabric")),
     };
+    if let Address::Tcp(address) = &fabric
+        && !address.ip().is_loopback()
+        && !arguments.insecure
+    {
+        return Err(Failure::usage(format!(
+            "--fabric tcp:{address}: messages would go over the network unprotected; give a loopback address, or --insecure on a network you trust"
+        )));
+    }
     let listener =
-        Listener::bind(&arguments.listen, arguments.insecure).map_err(|e| Failure::usage(chain(&e)))?;
+        Listener::bind(&arguments.listen, arguments.insecure).map_err(|e| Failure::usage(one_line(&e)))?;
     let (host, ended) = Host::new(Some(fabric.to_string()));
     stop_on_signals(&host)?;
     host.set_listen(listener.address().to_string());
@@ -50,13 +59,20 @@ fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address, shares: bool)
     let control = destination::Control::new().with_hook(arriving::hook());
     match destination::receive(listener, &mut machine, &options, &control) {
         destination::Outcome::Running { description, told } => {
-            eprintln!("vmm: rank {} runs here (epoch {})", description.rank, description.epoch);
+            vmm::console::say(format_args!(
+                "vmm: rank {} runs here (epoch {})",
+                description.rank, description.epoch
+            ));
             if let Err(error) = told {
-                eprintln!("vmm: rank {}: the source was not told: {}", description.rank, chain(&error));
+                vmm::console::say(format_args!(
+                    "vmm: rank {}: the source was not told: {}",
+                    description.rank,
+                    one_line(&error)
+                ));
             }
         }
         destination::Outcome::Refused { error } | destination::Outcome::Failed { error } => {
-            eprintln!("vmm: nothing was taken in: {}", chain(&error));
+            vmm::console::say(format_args!("vmm: nothing was taken in: {}", one_line(&error)));
             host.end(Ending::Fault(vmm::fault::Fault {
                 status: 1,
                 message: "vmm: the migration failed".into(),
@@ -65,9 +81,9 @@ fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address, shares: bool)
         destination::Outcome::InDoubt { description, error } => {
             let text = format!(
                 "everything has arrived, but the source gave no verdict: {}; find out whether it goes on there, then stop this copy, or resume it with --in-doubt if it does not",
-                chain(&error)
+                one_line(&error)
             );
-            eprintln!("vmm: rank {}: in doubt: {text}", description.rank);
+            vmm::console::say(format_args!("vmm: rank {}: in doubt: {text}", description.rank));
             host.set_state(State::InDoubt, Some(text));
         }
     }

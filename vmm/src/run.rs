@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use migrator::report::one_line;
 use vmm::clock;
 use vmm::elf::Executable;
 use vmm::fabric::address::Address;
@@ -15,7 +16,7 @@ use vmm::memory::Layout;
 use vmm::partition::{Name, Partition, PartitionError, Recipe};
 
 use crate::api;
-use crate::cli::{Failure, Outcome, RunArgs, bind_to, chain, read_peers};
+use crate::cli::{Failure, Outcome, RunArgs, bind_to, read_peers};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 /// How long a blocking call polls when nobody says otherwise: about what an exit costs on the slowest known host.
@@ -28,7 +29,7 @@ pub fn open_executable(path: &Path) -> Result<Executable, Failure> {
     if !file.metadata().is_ok_and(|m| m.is_file()) {
         return Err(Failure::usage(format!("{name}: not a regular file; give a static ELF executable")));
     }
-    Executable::parse(file).map_err(|e| Failure::usage(format!("{name}: {}", chain(&e))))
+    Executable::parse(file).map_err(|e| Failure::usage(format!("{name}: {}", one_line(&e))))
 }
 
 /// Reads the files that the program is to find.
@@ -94,10 +95,10 @@ impl Drop for StateDir {
 fn refuse(elf: &Path, error: &PartitionError) -> Failure {
     match error {
         PartitionError::Load(_) | PartitionError::Memory(_) => {
-            Failure::usage(format!("{}: {}", elf.display(), chain(error)))
+            Failure::usage(format!("{}: {}", elf.display(), one_line(error)))
         }
-        PartitionError::Kvm(KvmError::Open { .. } | KvmError::Missing(_)) => Failure::usage(chain(error)),
-        _ => Failure::failed(format!("cannot build the partition: {}", chain(error))),
+        PartitionError::Kvm(KvmError::Open { .. } | KvmError::Missing(_)) => Failure::usage(one_line(error)),
+        _ => Failure::failed(format!("cannot build the partition: {}", one_line(error))),
     }
 }
 
@@ -149,7 +150,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
     host.set_partition(partition.clone(), [0; 2]);
     host.set_state(State::Running, None);
     let boot_ns = clock::monotonic_ns() - started_ns;
-    partition.resume(false).map_err(|e| Failure::failed(chain(&e)))?;
+    partition.resume(false).map_err(|e| Failure::failed(one_line(&e)))?;
     let wants_api = arguments.state_dir.is_some();
     let _server = wants_api.then(|| api::serve(host.clone(), &state_dir.api(rank))).transpose()?;
     host.finish(&ended, arguments.report.as_ref().map(|path| (path, boot_ns)))

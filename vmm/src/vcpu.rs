@@ -385,13 +385,9 @@ impl Worker {
         match self.run_until_the_end() {
             Ok(ending) => ending,
             Err(error) => {
-                let mut text = format!("vmm: rank {}: {error}", self.engine.rank);
-                let mut cause = std::error::Error::source(&error);
-                while let Some(error) = cause {
-                    text.push_str(&format!(": {error}"));
-                    cause = error.source();
-                }
-                Ending::Fault(Fault { status: 1, message: text })
+                let message =
+                    format!("vmm: rank {}: {}", self.engine.rank, migrator::report::one_line(&error));
+                Ending::Fault(Fault { status: 1, message })
             }
         }
     }

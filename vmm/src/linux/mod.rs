@@ -123,10 +123,10 @@ impl Linux {
     fn warn(&mut self, rank: u32, number: u64) {
         // A program can ask for any number; remember a bounded set of them.
         if self.warned.len() < 1024 && self.warned.insert(number) {
-            eprintln!(
+            crate::console::say(format_args!(
                 "vmm: rank {rank}: system call {number} ({}) is not supported: the program gets ENOSYS",
                 names::name(number)
-            );
+            ));
         }
     }
 
