@@ -56,7 +56,7 @@ test: lint unit mpi-check system
 
 # `make fuzz TARGET=fabric SECONDS=600`: a target of tests/fuzz, or all of them one after another. What it found stays in
 # $(OUT)/fuzz/corpus; a crash is written beside it and ends with an error.
-TARGET ?= elf fabric migration state control
+TARGET ?= elf fabric ring migration state control
 SECONDS ?= 60
 fuzz: deps
 	tests/fuzz/run.sh $(OUT)/fuzz $(SECONDS) $(TARGET)
