@@ -322,20 +322,22 @@ fn the_source_is_killed() -> Result {
     )
 }
 
+/// `vmm run` of a storm on two ranks that does not end by itself; every rank runs.
+fn start_endless_storm(bench: &Bench) -> Result<Process> {
+    let mut command = bench.vmm(["run", "--np", "2", "--memory", "32M", "--state-dir"])?;
+    command.arg(bench.state()).arg(binaries::app("storm")?);
+    command.args(["--seconds", "3600", "--max-bytes", "10000"]);
+    let launcher = bench.start(command, "launcher")?;
+    for rank in 0..2 {
+        Control::of_rank(bench, rank).wait_until(bench, &[State::Running], 10)?;
+    }
+    Ok(launcher)
+}
+
 #[test]
 fn a_killed_rank_ends_the_application() -> Result {
     let bench = Bench::new()?;
-    let mut command = bench.vmm(["run", "--np", "2", "--memory", "32M", "--state-dir"])?;
-    command.arg(bench.state()).arg(binaries::app("storm")?).args([
-        "--seconds",
-        "3600",
-        "--max-bytes",
-        "10000",
-    ]);
-    let mut launcher = bench.start(command, "launcher")?;
-    for rank in 0..2 {
-        Control::of_rank(&bench, rank).wait_until(&bench, &[State::Running], 10)?;
-    }
+    let mut launcher = start_endless_storm(&bench)?;
     let pid = Control::of_rank(&bench, 1).status(&bench)?.pid;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
     let start = std::time::Instant::now();
@@ -355,17 +357,7 @@ fn a_killed_rank_ends_the_application() -> Result {
 #[test]
 fn a_killed_launcher_takes_its_ranks_along() -> Result {
     let bench = Bench::new()?;
-    let mut command = bench.vmm(["run", "--np", "2", "--memory", "32M", "--state-dir"])?;
-    command.arg(bench.state()).arg(binaries::app("storm")?).args([
-        "--seconds",
-        "3600",
-        "--max-bytes",
-        "10000",
-    ]);
-    let mut launcher = bench.start(command, "launcher")?;
-    for rank in 0..2 {
-        Control::of_rank(&bench, rank).wait_until(&bench, &[State::Running], 10)?;
-    }
+    let mut launcher = start_endless_storm(&bench)?;
     launcher.kill()?;
     bench.assert_no_processes()
 }
