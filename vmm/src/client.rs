@@ -21,6 +21,9 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
         Action::Stop => ("POST", "/v1/stop", Value::Null),
         Action::Migrate(migrate) => ("POST", "/v1/migrate", migration(migrate)),
         Action::Cancel => ("POST", "/v1/migrate/cancel", Value::Null),
+        Action::Share { generation, units } => {
+            ("PUT", "/v1/units", json!({ "generation": generation, "target": units }))
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
