@@ -1,5 +1,7 @@
 //! The command line: `serve`, and the client's commands.
 
+mod monitor;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
@@ -10,7 +12,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use control::{
     ApplicationExplanation, ApplicationId, ApplicationView, EventsAnswer, HostName, HostView, MigrateOrder,
-    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, Stream, Submitted, TcpAddress, encode,
+    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream, Submitted,
+    TcpAddress, TrafficView, encode,
 };
 use hyper::Method;
 use serde::Serialize;
@@ -67,6 +70,13 @@ enum Command {
     Hosts,
     /// List partitions.
     Partitions,
+    /// Show what was measured over time, of a host or of an application's partitions.
+    Series(monitor::Series),
+    /// Show who sends how much to whom in an application.
+    Traffic {
+        /// The application.
+        application: ApplicationId,
+    },
     /// List what happened.
     Events {
         /// Go on listing.
@@ -347,6 +357,14 @@ impl Client {
             Command::Partitions => {
                 let views: Vec<PartitionView> = self.get("/v1/partitions").await?;
                 self.show(&views, |views| render::partitions(views))?;
+            }
+            Command::Series(what) => {
+                let answer: SeriesAnswer = self.get(&what.path()).await?;
+                self.show(&answer, render::series)?;
+            }
+            Command::Traffic { application } => {
+                let view: TrafficView = self.get(&format!("/v1/applications/{application}/traffic")).await?;
+                self.show(&view, render::traffic)?;
             }
             Command::Events { follow } => self.events(follow).await?,
             Command::Logs { application, rank } => self.logs(&application, rank).await?,

@@ -4,6 +4,7 @@
 //! hands the outbox's commands to [`Cluster::release`].
 
 mod answers;
+mod monitor;
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

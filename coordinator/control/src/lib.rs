@@ -10,6 +10,7 @@ mod fabric;
 mod ids;
 mod measurement;
 mod message;
+mod monitor;
 mod query;
 mod report;
 mod specification;
@@ -21,6 +22,7 @@ pub use fabric::{fabric_address, partition_directory};
 pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
 pub use measurement::MoveReport;
 pub use message::{Message, MessageError, decode, encode};
+pub use monitor::{SeriesAnswer, SeriesView, TrafficPair, TrafficView};
 pub use query::{
     AlternativeView, ApplicationExplanation, ApplicationState, ApplicationView, CandidateView, ErrorBody,
     EventView, EventsAnswer, GainTerms, GateView, HostView, MigrateOrder, MoveView, OutputAnswer,

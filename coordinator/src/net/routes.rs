@@ -10,13 +10,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use control::{
-    ApplicationId, Commands, CommandsRequest, ErrorBody, IdError, MESSAGE_BYTES_MAX, Message, MigrateOrder,
-    MoveId, Report, Specification, Submitted, decode, encode,
+    ApplicationId, Commands, CommandsRequest, ErrorBody, HostName, IdError, MESSAGE_BYTES_MAX, Message,
+    MigrateOrder, MoveId, Rank, Report, Specification, Submitted, decode, encode,
 };
 use serde::{Deserialize, Serialize};
 
 use super::server::{Server, now_ms};
 use crate::cluster::ClusterError;
+use crate::series::Selection;
 
 /// An agent that asks for commands is answered after this long at the latest.
 const COMMANDS_WAIT: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ pub(super) fn routes(server: Arc<Server>) -> Router {
         .route("/v1/applications/{id}/output", get(output))
         .route("/v1/applications/{id}/stop", post(stop))
         .route("/v1/applications/{id}/explanation", get(explain_application))
+        .route("/v1/applications/{id}/traffic", get(traffic))
+        .route("/v1/series", get(series))
         .route("/v1/hosts", get(hosts))
         .route("/v1/partitions", get(partitions))
         .route("/v1/events", get(events))
@@ -78,6 +81,9 @@ async fn take_report(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Respon
         Err(response) => return *response,
     };
     let answer = server.act(|cluster, now| cluster.report(now, &report));
+    if answer.is_ok() {
+        server.remember(&report);
+    }
     if !report.output.is_empty() || !report.partitions.is_empty() {
         server.changed();
     }
@@ -241,4 +247,43 @@ async fn partitions(Shared(server): Shared<Arc<Server>>) -> Response {
 
 async fn plan(Shared(server): Shared<Arc<Server>>) -> Response {
     good(&server.core().cluster.plan_view(now_ms()))
+}
+
+async fn traffic(Shared(server): Shared<Arc<Server>>, UrlPath(id): UrlPath<String>) -> Response {
+    let id = match read_id(&id) {
+        Ok(id) => id,
+        Err(response) => return *response,
+    };
+    let found = server.core().cluster.traffic(&id);
+    match found {
+        Ok(view) => good(&view),
+        Err(error) => refused(&error),
+    }
+}
+
+#[derive(Deserialize)]
+struct SeriesQuery {
+    host: Option<HostName>,
+    application: Option<ApplicationId>,
+    rank: Option<Rank>,
+    /// Comma-separated.
+    #[serde(default)]
+    names: String,
+    #[serde(default)]
+    since_ms: u64,
+}
+
+async fn series(Shared(server): Shared<Arc<Server>>, Query(query): Query<SeriesQuery>) -> Response {
+    let names = query.names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let selection = Selection {
+        host: query.host,
+        application: query.application,
+        rank: query.rank,
+        names,
+        since_ms: query.since_ms,
+    };
+    match server.core().history.select(&selection) {
+        Ok(answer) => good(&answer),
+        Err(error) => bad(StatusCode::BAD_REQUEST, &error),
+    }
 }

@@ -3,16 +3,19 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use control::{ApplicationId, Report};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::journal::Journal;
+use crate::series::History;
 
 /// What changes, under one lock.
 pub(super) struct Core {
     pub cluster: Cluster,
     journal: Journal,
+    pub history: History,
 }
 
 /// The server's state.
@@ -31,7 +34,10 @@ pub(super) fn now_ms() -> u64 {
 impl Server {
     /// The journal has the new start before anything else happens.
     pub fn new(cluster: Cluster, journal: Journal) -> Self {
-        let server = Self { core: Mutex::new(Core { cluster, journal }), changes: watch::Sender::new(0) };
+        let server = Self {
+            core: Mutex::new(Core { cluster, journal, history: History::default() }),
+            changes: watch::Sender::new(0),
+        };
         server.act(|_, _| ());
         server
     }
@@ -58,6 +64,21 @@ impl Server {
             self.changed();
         }
         result
+    }
+
+    /// Keeps what a report measured.
+    pub fn remember(&self, report: &Report) {
+        let mut core = self.core();
+        let Core { cluster, history, .. } = &mut *core;
+        history.observe(now_ms(), report, |id, rank, epoch| cluster.load_of(id, rank, epoch));
+    }
+
+    /// Drops what is no longer of use.
+    pub fn forget(&self) {
+        let mut core = self.core();
+        let Core { cluster, history, .. } = &mut *core;
+        let live = |id: &ApplicationId| cluster.state().applications.get(id).is_some_and(|it| it.is_live());
+        history.retain(live);
     }
 
     /// Wakes whoever waits for something new.

@@ -14,6 +14,9 @@ use super::server::Server;
 /// How often time passes for the cluster.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often series of what is over are dropped.
+const FORGET_TICKS: u64 = 100;
+
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn run(server: Arc<Server>, listen: &TcpAddress) -> Result<(), ServeError> {
     let error = |source| ServeError::Listen { address: listen.clone(), source };
@@ -24,9 +27,12 @@ pub(super) async fn run(server: Arc<Server>, listen: &TcpAddress) -> Result<(), 
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        for count in 0_u64.. {
             ticks.tick().await;
             ticking.act(|cluster, now| cluster.tick(now));
+            if count.is_multiple_of(FORGET_TICKS) {
+                ticking.forget();
+            }
         }
     });
     tokio::select! {
