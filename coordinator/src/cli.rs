@@ -24,7 +24,7 @@ use crate::checker::{self, Finding};
 use crate::client::{ClientError, call};
 use crate::cluster::Settings;
 use crate::lbaf::{self, LbafError};
-use crate::net::{ServeError, serve};
+use crate::net::{ServeError, openapi, serve};
 use crate::policy::{self, PolicyError};
 use crate::{planner, render};
 
@@ -107,6 +107,8 @@ enum Command {
         /// Number of the move, as in the events, or the application.
         what: Explained,
     },
+    /// Print the description of the API (OpenAPI, JSON). Needs no coordinator.
+    Openapi,
     /// End an application.
     Stop {
         /// The application.
@@ -272,6 +274,10 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
     {
         return plan_lbaf(directory, options, arguments.json);
     }
+    if let Command::Openapi = &arguments.command {
+        print(std::io::stdout(), openapi().as_bytes())?;
+        return Ok(0);
+    }
     protected(&arguments.coordinator)?;
     let client = Client { address: arguments.coordinator, json: arguments.json };
     let runtime =
@@ -344,7 +350,7 @@ impl Client {
     async fn run(&self, command: Command) -> Result<u8, CliError> {
         match command {
             // Handled before there is a client.
-            Command::Serve(_) => {}
+            Command::Serve(_) | Command::Openapi => {}
             Command::Submit { manifest, wait } => return self.submit(&manifest, wait).await,
             Command::Apps => {
                 let views: Vec<ApplicationView> = self.get("/v1/applications").await?;

@@ -39,6 +39,11 @@ pub enum ServeError {
     Server(#[source] std::io::Error),
 }
 
+/// The description of the API as JSON text.
+pub fn openapi() -> String {
+    crate::openapi::text(&routes::described().into_openapi())
+}
+
 /// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready.
 pub fn serve(listen: &TcpAddress, state: &Path, settings: Settings) -> Result<(), ServeError> {
     let name = random_cluster()?;

@@ -38,3 +38,89 @@ fn loads_and_traffic_are_kept_over_time_and_can_be_asked_for() -> Result {
     assert_eq!(none.status.code(), Some(1));
     Ok(())
 }
+
+/// A port that is free now.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+#[test]
+fn coordinator_and_agents_export_metrics_with_the_numbers_that_the_client_shows() -> Result {
+    let port = free_port()?;
+    let cluster = Cluster::start(STILL, &[&format!("a --metrics tcp:127.0.0.1:{port}"), "b"])?;
+    let id =
+        cluster.submit(&cluster.manifest(2, 100_000, 20, "env = { LOAD = \"0.5\", TALK_0 = \"1\" }")?)?;
+    cluster.wait_running(&id)?;
+    cluster.client(&["migrate", &id, "0", "b"])?;
+    let lines = [
+        "partita_moves_total{reason=\"user\",state=\"done\"} 1.0".to_owned(),
+        "partita_move_blackout_seconds_bucket{le=\"0.003\"} 1".to_owned(),
+        "partita_host_partitions{host=\"b\"} 2.0".to_owned(),
+        "partita_host_state{host=\"a\",state=\"active\"} 1.0".to_owned(),
+        format!("partita_partition_sent_bytes_total{{application=\"{id}\",rank=\"0\"}}"),
+        format!("partita_partition_load{{application=\"{id}\",rank=\"1\",host=\"b\"}} 0."),
+        format!("partita_application_time{{application=\"{id}\"}}"),
+        "partita_plan_seconds_count".to_owned(),
+        "partita_gate_rejections_total{gate=\"imbalance\"}".to_owned(),
+        "partita_fencing_token 1.0".to_owned(),
+    ];
+    cluster.wait("all metrics", 20, |it| {
+        let text = it.get("/metrics", "", |_| false)?;
+        match lines.iter().find(|line| !text.contains(line.as_str())) {
+            None => Ok(true),
+            Some(line) => Err(format!("{line} is not in\n{text}").into()),
+        }
+    })?;
+    cluster.client(&["migrate", &id, "0", "a"])?;
+    let wanted = format!("partita_agent_partition_run_seconds_total{{application=\"{id}\",rank=\"0\"}}");
+    cluster.wait("the agent's metrics", 10, |_| {
+        let text = common::get(port, "/metrics", "", |_| false)?;
+        Ok(text.contains("application/openmetrics-text")
+            && text.contains(&wanted)
+            && text.ends_with("# EOF\n"))
+    })
+}
+
+#[test]
+fn events_come_as_a_stream_that_goes_on_where_it_was_left() -> Result {
+    let cluster = Cluster::start(STILL, &["a"])?;
+    let ids = |text: &str| -> Vec<u64> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("id: "));
+        lines.filter_map(|id| id.parse().ok()).collect()
+    };
+    let first = cluster.get("/v1/events/stream", "", |text| text.contains("event: host-joined"))?;
+    assert!(first.contains("text/event-stream") && first.contains("data: {\"sequence\":"), "{first}");
+    let last = *ids(&first).last().ok_or("no id")?;
+    let header = format!("Last-Event-ID: {last}\r\n");
+    let manifest = cluster.manifest(1, 1, 1, "")?;
+    let second = std::thread::scope(|scope| {
+        let reading = scope
+            .spawn(|| cluster.get("/v1/events/stream", &header, |text| text.contains("event: finished")));
+        cluster.submit(&manifest)?;
+        reading.join().map_err(|_| "the reader failed")?
+    })?;
+    let all = cluster.json(&["events"])?;
+    let all: Vec<u64> =
+        all.as_array().ok_or("no list")?.iter().filter_map(|it| it["sequence"].as_u64()).collect();
+    let streamed: Vec<u64> = ids(&first).into_iter().chain(ids(&second)).collect();
+    assert!(
+        streamed.len() >= 5 && all.starts_with(&streamed),
+        "{streamed:?} is not the beginning of {all:?}"
+    );
+    let wrong = cluster.get("/v1/events/stream", "Last-Event-ID: x\r\n", |_| false)?;
+    assert!(wrong.starts_with("HTTP/1.1 400"), "{wrong}");
+    Ok(())
+}
+
+#[test]
+fn the_description_of_the_api_is_served_and_names_every_route() -> Result {
+    let cluster = Cluster::start(STILL, &[])?;
+    let served = cluster.get("/openapi.json", "", |_| false)?;
+    let printed = String::from_utf8(cluster.client(&["openapi"])?.stdout)?;
+    assert!(served.contains(printed.trim_end()) || served.contains("chunked"), "it is another one");
+    let api: serde_json::Value = serde_json::from_str(&printed)?;
+    for path in ["/v1/hosts", "/v1/series", "/v1/events/stream", "/v1/moves/{id}", "/metrics"] {
+        assert!(api["paths"][path]["get"]["responses"]["200"].is_object(), "{path}");
+    }
+    Ok(())
+}

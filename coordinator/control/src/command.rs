@@ -82,8 +82,10 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// Rises with every command of the cluster, also over restarts of the coordinator.
+    /// Rises with every command of one coordinator.
     pub id: u64,
+    /// Fencing token of the coordinator that gives it: agents refuse those of one that was replaced.
+    pub fence: u64,
     /// The application.
     pub application: ApplicationId,
     /// The rank (0 for `EndApplication`).
@@ -171,6 +173,8 @@ pub struct CommandsRequest {
 pub struct Commands {
     /// Whose commands these are.
     pub cluster: ClusterId,
+    /// Fencing token of the coordinator.
+    pub fence: u64,
     /// The commands.
     pub commands: Vec<Command>,
 }

@@ -6,6 +6,7 @@
 
 mod bytes;
 mod command;
+mod exposition;
 mod fabric;
 mod ids;
 mod measurement;
@@ -18,6 +19,7 @@ mod text;
 
 pub use bytes::Bytes;
 pub use command::{Action, Command, CommandResult, Commands, CommandsRequest, Outcome, Peer, Start};
+pub use exposition::{EXPOSITION_TYPE, Labels, Sheet};
 pub use fabric::{fabric_address, partition_directory};
 pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
 pub use measurement::MoveReport;

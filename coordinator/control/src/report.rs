@@ -229,6 +229,8 @@ pub struct Report {
 pub struct Answer {
     /// Whose agent this is now.
     pub cluster: ClusterId,
+    /// Fencing token of the coordinator that says so: a later one has a higher one.
+    pub fence: u64,
     /// One for every stream in the report.
     pub positions: Vec<StreamPosition>,
 }

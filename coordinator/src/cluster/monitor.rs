@@ -3,7 +3,9 @@
 use control::{ApplicationId, Epoch, Rank, TrafficPair, TrafficView};
 
 use super::{Cluster, ClusterError};
+use crate::metrics::{Measured, Observed, Planned};
 use crate::model::Load;
+use crate::planner::Plan;
 
 impl Cluster {
     /// The load of a partition, if this process (epoch) is its owner.
@@ -46,5 +48,44 @@ impl Cluster {
         }
         view.pairs.sort_by_key(|it| (it.from, it.to));
         Ok(view)
+    }
+
+    /// Takes note of a plan that was made to be run.
+    pub(super) fn note_plan(&mut self, plan: &Plan) {
+        let failed = plan.gates.iter().filter(|gate| !gate.pass).map(|gate| gate.name.clone());
+        let mut rejections: Vec<String> = failed.collect();
+        if rejections.is_empty() && plan.moves.is_empty() {
+            let best = plan.candidates.first().and_then(|it| it.gates.iter().find(|gate| !gate.pass));
+            rejections.extend(best.map(|gate| gate.name.clone()));
+        }
+        self.noted = Some(Planned {
+            imbalance: plan.imbalance,
+            work_max: (plan.work_max, plan.work_max_after),
+            loss: plan.loss,
+            moves: plan.moves.len(),
+            rejections,
+        });
+    }
+
+    /// How planning went, if there was a plan since the last question.
+    pub fn take_plan_note(&mut self) -> Option<Planned> {
+        self.noted.take()
+    }
+
+    /// What metrics are made of.
+    pub fn observed(&self, now_ms: u64) -> Observed {
+        let measured = |view: control::PartitionView| {
+            let process = (view.application.clone(), view.rank, view.epoch);
+            let counters = self.view.process(&view.host, &process).and_then(|it| it.counters.clone());
+            Measured { view, counters }
+        };
+        Observed {
+            hosts: self.hosts(now_ms),
+            partitions: self.partitions().into_iter().map(measured).collect(),
+            moves: self.state.moves.keys().filter_map(|id| self.one_move(*id)).collect(),
+            records: self.state.records,
+            incarnation: self.state.incarnation,
+            series_bytes: 0,
+        }
     }
 }

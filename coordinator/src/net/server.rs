@@ -3,12 +3,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use control::{ApplicationId, Report};
+use control::{ApplicationId, Report, Sheet};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::journal::Journal;
+use crate::metrics::{self, Kept};
 use crate::series::History;
 
 /// What changes, under one lock.
@@ -16,6 +17,7 @@ pub(super) struct Core {
     pub cluster: Cluster,
     journal: Journal,
     pub history: History,
+    pub kept: Kept,
 }
 
 /// The server's state.
@@ -35,7 +37,7 @@ impl Server {
     /// The journal has the new start before anything else happens.
     pub fn new(cluster: Cluster, journal: Journal) -> Self {
         let server = Self {
-            core: Mutex::new(Core { cluster, journal, history: History::default() }),
+            core: Mutex::new(Core { cluster, journal, history: History::default(), kept: Kept::default() }),
             changes: watch::Sender::new(0),
         };
         server.act(|_, _| ());
@@ -71,6 +73,26 @@ impl Server {
         let mut core = self.core();
         let Core { cluster, history, .. } = &mut *core;
         history.observe(now_ms(), report, |id, rank, epoch| cluster.load_of(id, rank, epoch));
+    }
+
+    /// Time passes for the cluster; how planning went, and for how long, is noted.
+    pub fn tick(&self) {
+        let planned = self.act(|cluster, now| {
+            let begin = Instant::now();
+            cluster.tick(now);
+            cluster.take_plan_note().map(|note| (note, begin.elapsed()))
+        });
+        if let Some((note, took)) = planned {
+            self.core().kept.planned(note, took);
+        }
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> Sheet {
+        let core = self.core();
+        let observed =
+            metrics::Observed { series_bytes: core.history.bytes(), ..core.cluster.observed(now_ms()) };
+        metrics::sheet(&core.kept, &observed)
     }
 
     /// Drops what is no longer of use.

@@ -29,7 +29,7 @@ pub(super) async fn run(server: Arc<Server>, listen: &TcpAddress) -> Result<(), 
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for count in 0_u64.. {
             ticks.tick().await;
-            ticking.act(|cluster, now| cluster.tick(now));
+            ticking.tick();
             if count.is_multiple_of(FORGET_TICKS) {
                 ticking.forget();
             }
