@@ -32,6 +32,8 @@ pub mod record;
 mod render;
 pub mod series;
 pub mod state;
+pub mod store;
+mod top;
 pub mod view;
 
 pub use cli::main;

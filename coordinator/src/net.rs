@@ -4,7 +4,7 @@ mod routes;
 mod server;
 mod sockets;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use control::{ClusterId, IdError, TcpAddress};
@@ -12,14 +12,23 @@ use thiserror::Error;
 
 use crate::cluster::{Cluster, Settings};
 use crate::journal::{Journal, JournalError};
+use crate::store::embedded::Embedded;
+use crate::store::etcd::{EtcdError, Options};
+use crate::store::{Store, StoreError};
 use server::{Server, now_ms};
 
 /// A server that could not start or go on.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The state file.
+    /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Where it is kept.
+    #[error("--state or --store")]
+    Store(#[from] StoreError),
+    /// It cannot lead.
+    #[error("--store")]
+    Etcd(#[from] EtcdError),
     /// The address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -44,15 +53,42 @@ pub fn openapi() -> String {
     crate::openapi::text(&routes::described().into_openapi())
 }
 
-/// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready.
-pub fn serve(listen: &TcpAddress, state: &Path, settings: Settings) -> Result<(), ServeError> {
-    let name = random_cluster()?;
-    let (journal, entries) = Journal::open(state, &name, now_ms())?;
-    let cluster = Cluster::resume(settings, name, &entries, now_ms());
-    let server = Server::new(cluster, journal);
+/// Where the journal is.
+#[derive(Debug)]
+pub enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// In etcd, shared with others.
+    Etcd(Options),
+}
+
+/// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready, and one more when it leads.
+pub fn serve(listen: &TcpAddress, place: Place, settings: Settings) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Server)?;
-    runtime.block_on(sockets::run(Arc::new(server), listen))
+    runtime.block_on(async {
+        match place {
+            Place::File(path) => {
+                let server = open(Box::new(Embedded::open(&path)?), settings)?;
+                let socket = sockets::listen(listen)?;
+                sockets::run(server, socket).await
+            }
+            Place::Etcd(options) => {
+                let socket = sockets::listen(listen)?;
+                let Some(store) = sockets::stand_by(&socket, options).await? else { return Ok(()) };
+                let server = open(Box::new(store), settings)?;
+                println!("coordinator: leading");
+                sockets::run(server, socket).await
+            }
+        }
+    })
+}
+
+fn open(store: Box<dyn Store>, settings: Settings) -> Result<Arc<Server>, ServeError> {
+    let name = random_cluster()?;
+    let (journal, entries) = Journal::open_in(store, &name, now_ms())?;
+    let cluster = Cluster::resume(settings, name, &entries, now_ms());
+    Ok(Arc::new(Server::new(cluster, journal)))
 }
 
 fn random_cluster() -> Result<ClusterId, ServeError> {
