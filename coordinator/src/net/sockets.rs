@@ -38,7 +38,7 @@ pub(super) async fn stand_by(
     let listener = socket.try_clone().and_then(TcpListener::from_std).map_err(ServeError::Server)?;
     let (tell, mut elected) = tokio::sync::oneshot::channel();
     // It blocks; if this process is to end it ends with it.
-    std::thread::spawn(move || tell.send(Etcd::campaign(options)));
+    std::thread::spawn(move || drop(tell.send(Etcd::campaign(options))));
     let away = || async {
         let error = "this coordinator is a standby; ask the one that leads".to_owned();
         (StatusCode::SERVICE_UNAVAILABLE, encode(&ErrorBody { error }))
