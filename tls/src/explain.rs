@@ -30,6 +30,22 @@ pub fn explain_io(error: &io::Error) -> Option<String> {
     error.get_ref()?.downcast_ref::<Error>().map(explain)
 }
 
+/// The same for an error that may have one of TLS among its causes.
+pub fn explain_cause(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let found = match error.downcast_ref::<io::Error>() {
+            Some(error) => explain_io(error),
+            None => error.downcast_ref::<Error>().map(explain),
+        };
+        if found.is_some() {
+            return found;
+        }
+        next = error.source();
+    }
+    None
+}
+
 fn certificate(error: &CertificateError) -> String {
     match error {
         CertificateError::Expired => "the certificate of the other side has expired: renew it".into(),

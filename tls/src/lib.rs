@@ -7,7 +7,7 @@
 //!   after the handshake: Peer { certificate, roles, names }
 //! ```
 //!
-//! No sockets here: whoever has one drives rustls over it. `docs/security.md` says what is protected against whom.
+//! Opens no sockets: whoever has one drives rustls over it, or has `streams` do so (feature `streams`). `docs/security.md` says what is protected against whom.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "authority")]
@@ -15,9 +15,11 @@ pub mod authority;
 mod explain;
 mod identity;
 mod peer;
+#[cfg(feature = "streams")]
+pub mod streams;
 mod verify;
 
-pub use explain::{explain, explain_io};
+pub use explain::{explain, explain_cause, explain_io};
 pub use identity::{Identity, IdentityError, Options};
 pub use peer::{Peer, Role, UnknownRole};
 pub use verify::Wanted;

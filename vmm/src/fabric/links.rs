@@ -14,6 +14,7 @@ use super::Guest;
 use super::address::Address;
 use super::ring::Ring;
 use super::sharing::Sharer;
+use super::socket::Credentials;
 use crate::memory::{Memory, MemoryError};
 
 /// First pause before an offer that was put off is made again; it doubles up to [`OFFER_AGAIN_MAX`].
@@ -59,6 +60,8 @@ pub struct Peer {
     pub unacknowledged: Cell<bool>,
     /// Number of the newest incoming connection: an older one ends.
     pub incoming: Cell<u64>,
+    /// The user was told that one side does not trust the other.
+    pub distrusted: Cell<bool>,
     /// How long to go on without sharing before the next offer.
     pub offer_again: Cell<Duration>,
 }
@@ -81,6 +84,7 @@ pub struct Links {
     pub(super) draining: Cell<bool>,
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
+    pub(super) credentials: Option<Credentials>,
     pub(super) sharers: RefCell<BTreeMap<u32, Sharer>>,
 }
 
@@ -101,6 +105,7 @@ impl Peer {
             welcomed: Cell::new(false),
             unacknowledged: Cell::new(false),
             incoming: Cell::new(0),
+            distrusted: Cell::new(false),
             offer_again: Cell::new(OFFER_AGAIN_MIN),
         })
     }
@@ -164,6 +169,7 @@ impl Links {
             verdict: Notify::new(),
             draining: Cell::new(false),
             shares: config.shares,
+            credentials: config.credentials.clone(),
             sharers: RefCell::default(),
         })
     }
