@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::Guest;
 use super::address::Address;
 use super::ring::Ring;
-use super::sharing::Sharer;
+use super::sharing::Wakers;
 use super::socket::Credentials;
 use crate::memory::{Memory, MemoryError};
 
@@ -85,7 +85,7 @@ pub struct Links {
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
     pub(super) credentials: Option<Credentials>,
-    pub(super) sharers: RefCell<BTreeMap<u32, Sharer>>,
+    pub(super) wakers: Arc<Wakers>,
 }
 
 impl Peer {
@@ -156,6 +156,7 @@ impl Links {
     pub(super) fn new(guest: Guest, config: &super::Config, address: Address) -> Result<Self, MemoryError> {
         let ranks = guest.memory.layout().ranks;
         let peers = (0..ranks).map(|rank| Peer::new(&guest.memory, rank)).collect::<Result<_, _>>()?;
+        let wakers = Wakers::new(guest.doorbells.clone());
         Ok(Self {
             guest,
             application: config.application.clone(),
@@ -170,7 +171,7 @@ impl Links {
             draining: Cell::new(false),
             shares: config.shares,
             credentials: config.credentials.clone(),
-            sharers: RefCell::default(),
+            wakers,
         })
     }
 

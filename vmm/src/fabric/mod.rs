@@ -41,7 +41,7 @@ use crate::vcpu::{Interrupter, Sleeper};
 use address::Address;
 use links::Links;
 pub use links::{Directory, Place};
-pub use ring::Ring;
+pub use ring::{Direction, Ring};
 use socket::{Credentials, Listener};
 
 /// How often a peer is asked to take the news of a move before it is given up (about ten seconds).
