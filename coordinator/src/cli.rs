@@ -1,5 +1,7 @@
 //! The command line: `serve`, and the client's commands.
 
+mod monitor;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
@@ -10,7 +12,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use control::{
     ApplicationExplanation, ApplicationId, ApplicationView, EventsAnswer, HostName, HostView, MigrateOrder,
-    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, Stream, Submitted, TcpAddress, encode,
+    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream, Submitted,
+    TcpAddress, TrafficView, encode,
 };
 use hyper::Method;
 use serde::Serialize;
@@ -21,7 +24,7 @@ use crate::checker::{self, Finding};
 use crate::client::{ClientError, call};
 use crate::cluster::Settings;
 use crate::lbaf::{self, LbafError};
-use crate::net::{ServeError, serve};
+use crate::net::{ServeError, openapi, serve};
 use crate::policy::{self, PolicyError};
 use crate::{planner, render};
 
@@ -67,6 +70,13 @@ enum Command {
     Hosts,
     /// List partitions.
     Partitions,
+    /// Show what was measured over time, of a host or of an application's partitions.
+    Series(monitor::Series),
+    /// Show who sends how much to whom in an application.
+    Traffic {
+        /// The application.
+        application: ApplicationId,
+    },
     /// List what happened.
     Events {
         /// Go on listing.
@@ -97,6 +107,8 @@ enum Command {
         /// Number of the move, as in the events, or the application.
         what: Explained,
     },
+    /// Print the description of the API (OpenAPI, JSON). Needs no coordinator.
+    Openapi,
     /// End an application.
     Stop {
         /// The application.
@@ -262,6 +274,10 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
     {
         return plan_lbaf(directory, options, arguments.json);
     }
+    if let Command::Openapi = &arguments.command {
+        print(std::io::stdout(), openapi().as_bytes())?;
+        return Ok(0);
+    }
     protected(&arguments.coordinator)?;
     let client = Client { address: arguments.coordinator, json: arguments.json };
     let runtime =
@@ -334,7 +350,7 @@ impl Client {
     async fn run(&self, command: Command) -> Result<u8, CliError> {
         match command {
             // Handled before there is a client.
-            Command::Serve(_) => {}
+            Command::Serve(_) | Command::Openapi => {}
             Command::Submit { manifest, wait } => return self.submit(&manifest, wait).await,
             Command::Apps => {
                 let views: Vec<ApplicationView> = self.get("/v1/applications").await?;
@@ -347,6 +363,14 @@ impl Client {
             Command::Partitions => {
                 let views: Vec<PartitionView> = self.get("/v1/partitions").await?;
                 self.show(&views, |views| render::partitions(views))?;
+            }
+            Command::Series(what) => {
+                let answer: SeriesAnswer = self.get(&what.path()).await?;
+                self.show(&answer, render::series)?;
+            }
+            Command::Traffic { application } => {
+                let view: TrafficView = self.get(&format!("/v1/applications/{application}/traffic")).await?;
+                self.show(&view, render::traffic)?;
             }
             Command::Events { follow } => self.events(follow).await?,
             Command::Logs { application, rank } => self.logs(&application, rank).await?,

@@ -4,6 +4,7 @@
 //! hands the outbox's commands to [`Cluster::release`].
 
 mod answers;
+mod monitor;
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,6 +17,7 @@ use control::{
 use thiserror::Error;
 
 use crate::executor::Flight;
+use crate::metrics::Planned;
 use crate::model::Model;
 use crate::output::Log;
 use crate::placement::{self, PlaceHost, PlacementError};
@@ -134,6 +136,8 @@ pub struct Cluster {
     suffered_at_ms: Option<u64>,
     overloaded_since_ms: Option<u64>,
     overload_told: bool,
+    /// How the last round of planning went, for the metrics.
+    noted: Option<Planned>,
 }
 
 impl Cluster {
@@ -169,6 +173,7 @@ impl Cluster {
             suffered_at_ms: None,
             overloaded_since_ms: None,
             overload_told: false,
+            noted: None,
         };
         cluster.record(now_ms, Record::Started { incarnation });
         cluster
@@ -223,7 +228,7 @@ impl Cluster {
             self.take_result(now_ms, result);
         }
         self.advance(now_ms);
-        Ok(Answer { cluster: self.name.clone(), positions })
+        Ok(Answer { cluster: self.name.clone(), fence: self.state.incarnation, positions })
     }
 
     /// Commands that the agent does not have yet; none if there are none now.
@@ -299,7 +304,14 @@ impl Cluster {
     fn command(&mut self, host: &HostName, process: &Process, action: Action) -> u64 {
         self.last_command += 1;
         let (application, rank, epoch) = process.clone();
-        let command = Command { id: self.last_command, application, rank, epoch, action };
+        let command = Command {
+            id: self.last_command,
+            fence: self.state.incarnation,
+            application,
+            rank,
+            epoch,
+            action,
+        };
         self.outbox.commands.push((host.clone(), command));
         self.last_command
     }

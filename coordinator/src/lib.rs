@@ -19,8 +19,10 @@ pub mod cluster;
 pub mod executor;
 pub mod journal;
 pub mod lbaf;
+pub mod metrics;
 pub mod model;
 mod net;
+mod openapi;
 pub mod output;
 pub mod placement;
 pub mod planner;
@@ -28,6 +30,7 @@ pub mod policy;
 pub mod reconcile;
 pub mod record;
 mod render;
+pub mod series;
 pub mod state;
 pub mod view;
 

@@ -1,6 +1,8 @@
 //! A cluster of real processes on this machine: a coordinator, agents, and stand-ins for `vmm`.
+#![allow(dead_code, reason = "every test program uses its own part of it")]
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -150,6 +152,11 @@ impl Cluster {
         }
     }
 
+    /// Asks by plain HTTP and reads until `enough` or the end.
+    pub fn get(&self, path: &str, header: &str, enough: impl Fn(&str) -> bool) -> Result<String> {
+        get(self.port, path, header, enough)
+    }
+
     /// Writes a manifest; `more` is TOML after name and executable.
     pub fn manifest(&self, ranks: u32, lines: u32, every_ms: u32, more: &str) -> Result<PathBuf> {
         self.write_manifest(ranks, &format!("[\"{lines}\", \"{every_ms}\"]"), more)
@@ -263,6 +270,22 @@ impl Drop for Cluster {
             // They may have ended already.
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+}
+
+/// Asks a server on this machine by plain HTTP and reads until `enough` or the end, ten seconds at most.
+pub fn get(port: u16, path: &str, header: &str, enough: impl Fn(&str) -> bool) -> Result<String> {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{header}\r\n")?;
+    let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = stream.read(&mut bytes)?;
+        all.extend_from_slice(&bytes[..count]);
+        let text = String::from_utf8_lossy(&all);
+        if count == 0 || enough(&text) {
+            return Ok(text.into_owned());
         }
     }
 }
