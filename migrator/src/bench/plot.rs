@@ -102,7 +102,7 @@ fn legend(canvas: &Canvas, names: &[(String, RGBColor)]) -> Drawn {
     for (name, colour) in names {
         canvas.draw(&PathElement::new(vec![(x, 12), (x + 22, 12)], colour.stroke_width(3)))?;
         canvas.draw(&label(name.clone(), (x + 28, 12), INK))?;
-        x += 28 + 8 * i32::try_from(name.len()).unwrap_or(0) + 24;
+        x += 28 + 7 * i32::try_from(name.len()).unwrap_or(0) + 24;
     }
     Ok(())
 }
@@ -129,7 +129,7 @@ fn blackout(canvas: &Canvas, measured: &Measured) -> Drawn {
         series.push((format!("{who}, observed"), colour(*system), observed));
         if *system == System::Partita {
             series.push((format!("{who}, source"), RGBColor(110, 170, 220), source()));
-            series.push(("longest gap without a move".to_owned(), GREY, quiet));
+            series.push(("longest gap, no move".to_owned(), GREY, quiet));
         }
     }
     let all = || series.iter().flat_map(|(_, _, values)| values.iter().copied()).filter(|v| *v > 0.0);
@@ -152,6 +152,7 @@ fn blackout(canvas: &Canvas, measured: &Measured) -> Drawn {
         .x_desc("blackout [ms], logarithmic")
         .y_desc("runs not longer [%]")
         .x_label_formatter(&|ms| tick(*ms))
+        .y_label_formatter(&|share| tick(*share))
         .draw()?;
     for (_, colour, mut values) in series {
         values.sort_by(f64::total_cmp);
@@ -160,20 +161,21 @@ fn blackout(canvas: &Canvas, measured: &Measured) -> Drawn {
     Ok(())
 }
 
-/// The staircase of sorted values, in percent, from `low` to `high`.
+/// The staircase of sorted values, in percent, within `low` and `high`.
 fn steps(values: &[f64], low: f64, high: f64) -> Vec<(f64, f64)> {
     let share = |count: usize| count as f64 * 100.0 / values.len().max(1) as f64;
-    let mut points = vec![(low, 0.0)];
+    let mut points = Vec::new();
     for (index, value) in values.iter().enumerate() {
         let value = value.clamp(low, high);
         points.extend([(value, share(index)), (value, share(index + 1))]);
     }
-    points.push((high, share(values.len())));
     points
 }
 
+/// A round number without what it does not need.
 fn tick(value: f64) -> String {
-    if value >= 1.0 { format!("{value:.0}") } else { format!("{value}") }
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Work over time around the order to move, of the median runs.
@@ -219,6 +221,8 @@ fn throughput(canvas: &Canvas, measured: &Measured) -> Drawn {
         .label_style((FONT, 13).into_font().color(&INK))
         .x_desc("time since the order to move [ms]; shaded: the move")
         .y_desc(format!("{prefix}{unit} per second"))
+        .x_label_formatter(&|ms| format!("{ms:.0}"))
+        .y_label_formatter(&|work| tick(*work))
         .draw()?;
     for (system, run) in &runs {
         let line = run.timeline.iter().map(|slot| (slot.at_ms + 5.0, slot.work_per_s / scale));
