@@ -158,20 +158,22 @@ impl Hosts {
         let _server = Process::start(command, log, "install iperf3")?;
         let seconds = IPERF_SECONDS.to_string();
         let client = ["netns", "exec", a, "iperf3", "-c", ADDRESSES[1], "-t", &seconds, "-J"];
-        let mut last = None;
-        let answer = processes::wait_for(Duration::from_secs(10), || match tool("ip", &client) {
-            Ok(answer) => Some(answer),
+        // While the server is not there yet its answer is an error, whatever its status.
+        let mut last = String::new();
+        let bits = processes::wait_for(Duration::from_secs(10), || match tool("ip", &client) {
+            Ok(answer) => {
+                let bits = parse_iperf3(&answer);
+                last = answer;
+                bits
+            }
             Err(error) => {
-                last = Some(error);
+                last = error.to_string();
                 None
             }
         })?;
-        let Some(answer) = answer else {
-            return Err(last.unwrap_or(BenchError::Interrupted));
-        };
-        parse_iperf3(&answer).map(Some).ok_or_else(|| BenchError::Tool {
+        bits.map(Some).ok_or_else(|| BenchError::Tool {
             command: "iperf3".to_owned(),
-            said: "its answer has no end.sum_received.bits_per_second".to_owned(),
+            said: last.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect(),
         })
     }
 }

@@ -6,8 +6,9 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::observe::WINDOW_US;
 use super::output::{Measured, SystemMeasured};
-use super::record::{Run, System};
+use super::record::{Run, Slot, System};
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
@@ -21,6 +22,9 @@ const GREY: RGBColor = RGBColor(140, 140, 140);
 /// Told apart by people who see colours differently too.
 const BLUE: RGBColor = RGBColor(0, 90, 181);
 const RED: RGBColor = RGBColor(196, 70, 1);
+const SLOT_MS: f64 = WINDOW_US as f64 * 1e-3;
+/// Points of a line of the timeline.
+const POINTS_MAX: usize = 300;
 const MIB: f64 = (1 << 20) as f64;
 
 fn colour(system: System) -> RGBColor {
@@ -149,6 +153,7 @@ fn blackout(canvas: &Canvas, measured: &Measured) -> Drawn {
         .bold_line_style(GRID)
         .axis_style(INK)
         .label_style((FONT, 13).into_font().color(&INK))
+        .x_labels(6)
         .x_desc("blackout [ms], logarithmic")
         .y_desc("runs not longer [%]")
         .x_label_formatter(&|ms| tick(*ms))
@@ -186,7 +191,9 @@ fn throughput(canvas: &Canvas, measured: &Measured) -> Drawn {
     let points = || runs.iter().flat_map(|(_, run)| &run.timeline);
     let first = points().map(|slot| slot.at_ms).fold(0.0, f64::min);
     let last = points().map(|slot| slot.at_ms).fold(1.0, f64::max);
-    let high = points().map(|slot| slot.work_per_s).fold(1.0, f64::max) * 1.08;
+    let high =
+        runs.iter().flat_map(|(_, run)| means(&run.timeline)).map(|(_, work)| work).fold(1.0, f64::max)
+            * 1.08;
     let (scale, prefix) = match high {
         high if high >= 2e6 => (1e6, "million "),
         high if high >= 2e3 => (1e3, "thousand "),
@@ -225,10 +232,21 @@ fn throughput(canvas: &Canvas, measured: &Measured) -> Drawn {
         .y_label_formatter(&|work| tick(*work))
         .draw()?;
     for (system, run) in &runs {
-        let line = run.timeline.iter().map(|slot| (slot.at_ms + 5.0, slot.work_per_s / scale));
+        let line = means(&run.timeline).into_iter().map(|(at_ms, work)| (at_ms, work / scale));
         chart.draw_series(LineSeries::new(line, colour(*system).stroke_width(1)))?;
     }
     Ok(())
+}
+
+/// Time and work of the slots, of as many together as the picture has room for.
+fn means(timeline: &[Slot]) -> Vec<(f64, f64)> {
+    let together = timeline.len().div_ceil(POINTS_MAX).max(1);
+    let mean = |slots: &[Slot]| {
+        let count = slots.len() as f64;
+        let sum = |value: fn(&Slot) -> f64| slots.iter().map(value).sum::<f64>();
+        (sum(|slot| slot.at_ms + SLOT_MS / 2.0) / count, sum(|slot| slot.work_per_s) / count)
+    };
+    timeline.chunks(together).map(mean).collect()
 }
 
 /// What each round sent and left, of the median run.
