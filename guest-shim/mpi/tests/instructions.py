@@ -19,13 +19,14 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 BIN = HERE.parent.parent / "bin"
-CALLS = 200  # as in instructions.c
+CALLS, COLLECTIVES = 200, 50  # as in instructions.c
 GROWTH_MAX = 1.1
 ROWS = {
     "send": "MPI_Send of 8 bytes, eager",
     "recv": "MPI_Recv of 8 bytes that are there",
     "isend_wait": "MPI_Isend of 8 bytes and MPI_Wait",
-    "irecv_wait": "MPI_Irecv of 8 bytes that are there and MPI_Wait",
+    "irecv": "MPI_Irecv of 8 bytes that come later",
+    "wait": "MPI_Wait for it when they are there",
     "iprobe_nothing": "MPI_Iprobe that finds nothing (a poll, 2 ranks)",
     "iprobe_found": "MPI_Iprobe that finds a message",
     "allreduce": "MPI_Allreduce of a double, 2 ranks, the other is there",
@@ -63,7 +64,8 @@ def measure(work, profile):
     # The two warming rounds count for these.
     for row in ("send", "recv"):
         found[row] /= 3
-    return {row: round(count / CALLS) for row, count in found.items()}
+    calls = {"allreduce": COLLECTIVES, "barrier": COLLECTIVES}
+    return {row: round(count / calls.get(row, CALLS)) for row, count in found.items()}
 
 
 def main():

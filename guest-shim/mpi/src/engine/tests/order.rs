@@ -164,11 +164,13 @@ impl Run {
                 None if taken.is_none() => {
                     return Err(format!("receive {number} waits, and message {message} fits"));
                 }
-                Some(got) if message < got && sent.from == self.sent[got].from => {
-                    // It could have had the older one, unless that was gone already.
-                    if taken.is_none_or(|other| other > number) {
-                        return Err(format!("receive {number} got message {got}, which overtook {message}"));
-                    }
+                // It could have had the older one, unless that was gone already.
+                Some(got)
+                    if message < got
+                        && sent.from == self.sent[got].from
+                        && taken.is_none_or(|other| other > number) =>
+                {
+                    return Err(format!("receive {number} got message {got}, which overtook {message}"));
                 }
                 _ => {}
             }
