@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::Guest;
 use super::address::Address;
 use super::ring::Ring;
-use super::sharing::Sharer;
+use super::sharing::Wakers;
 use crate::memory::{Memory, MemoryError};
 
 /// First pause before an offer that was put off is made again; it doubles up to [`OFFER_AGAIN_MAX`].
@@ -81,7 +81,7 @@ pub struct Links {
     pub(super) draining: Cell<bool>,
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
-    pub(super) sharers: RefCell<BTreeMap<u32, Sharer>>,
+    pub(super) wakers: Arc<Wakers>,
 }
 
 impl Peer {
@@ -151,6 +151,7 @@ impl Links {
     pub(super) fn new(guest: Guest, config: &super::Config, address: Address) -> Result<Self, MemoryError> {
         let ranks = guest.memory.layout().ranks;
         let peers = (0..ranks).map(|rank| Peer::new(&guest.memory, rank)).collect::<Result<_, _>>()?;
+        let wakers = Wakers::new(guest.doorbells.clone());
         Ok(Self {
             guest,
             application: config.application.clone(),
@@ -164,7 +165,7 @@ impl Links {
             verdict: Notify::new(),
             draining: Cell::new(false),
             shares: config.shares,
-            sharers: RefCell::default(),
+            wakers,
         })
     }
 

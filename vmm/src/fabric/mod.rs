@@ -40,7 +40,7 @@ use crate::vcpu::{Interrupter, Sleeper};
 use address::{Address, Listener};
 use links::Links;
 pub use links::{Directory, Place};
-pub use ring::Ring;
+pub use ring::{Direction, Ring};
 
 /// How often a peer is asked to take the news of a move before it is given up (about ten seconds).
 const MOVED_TRIES: u32 = 100;

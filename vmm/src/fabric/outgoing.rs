@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::address::{Address, Stream};
 use super::links::{Links, OFFER_AGAIN_MAX, OFFER_AGAIN_MIN, Peer, Place};
+use super::ring::Direction;
 use super::sharing;
 use super::wire::{HEADER_BYTES, Header, Hello, Kind, WireError};
 use crate::memory::MemoryError;
@@ -104,7 +105,7 @@ pub(super) async fn run(links: Rc<Links>, rank: u32) {
             peer.to_send.notified().await;
         }
         let ended = session(&links, rank).await;
-        let taken_back = links.take_back_sending(rank).await;
+        let taken_back = links.take_back(rank, Direction::Sending).await;
         match ended.and(taken_back) {
             Ok(()) => backoff = BACKOFF_MIN,
             Err(SessionError::OfferAgain) => {}
