@@ -22,6 +22,9 @@ use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, WireError};
 use pool::Pool;
 use stream::{PageStream, Round, Shared};
 
+/// How long the destination has to say why it closed the streams.
+const EXPLANATION: Duration = Duration::from_secs(2);
+
 /// Where the source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -539,13 +542,19 @@ impl Attempt<'_> {
 
     /// When a stream or the connection broke because the destination gave up, its reason is the better error.
     fn explain(&mut self, error: SourceError) -> SourceError {
-        if !matches!(error, SourceError::Stream { .. } | SourceError::Channel { .. }) {
+        let (SourceError::Stream { source, .. } | SourceError::Channel { source, .. }) = &error else {
+            return error;
+        };
+        // Who was silent explains nothing, and a wrong frame explains itself; neither may delay our ABORT.
+        if !matches!(source, ChannelError::Transport(cause) if !matches!(cause, TransportError::Silent { .. }))
+        {
             return error;
         }
         let expect = Expect {
             kinds: &[Kind::Abort],
             phase: "after a failure",
-            silence: Duration::from_millis(300),
+            // The partition goes on already; only the reason is waited for, which a closed connection ends.
+            silence: self.request.timeouts.silence.min(EXPLANATION),
             stop: &|| false,
         };
         match self.channel.as_mut().map(|channel| channel.receive(expect)) {
