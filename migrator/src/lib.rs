@@ -24,6 +24,7 @@ pub mod channel;
 pub mod clock;
 pub mod control;
 pub mod destination;
+pub mod ownership;
 pub mod partition;
 pub mod policy;
 pub mod report;
