@@ -25,6 +25,7 @@ pub mod clock;
 pub mod control;
 pub mod destination;
 pub mod ownership;
+pub mod pace;
 pub mod partition;
 pub mod policy;
 pub mod report;

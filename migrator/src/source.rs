@@ -248,7 +248,7 @@ impl Attempt<'_> {
     fn run(&mut self) -> Result<(), SourceError> {
         let (session, round_trip) = self.connect()?;
         let description = self.prepare()?;
-        let shared = Shared::new(self.request.bandwidth_bytes_per_s);
+        let shared = Shared::new(self.control, self.request.bandwidth_bytes_per_s);
         let streams = self.open_streams(session, &shared)?;
         thread::scope(|scope| {
             let mut pool = Pool::start(scope, streams);
@@ -327,7 +327,7 @@ impl Attempt<'_> {
     fn open_streams<'s>(
         &self,
         session: [u8; 16],
-        shared: &'s Shared,
+        shared: &'s Shared<'s>,
     ) -> Result<Vec<PageStream<'s>>, SourceError>
     where
         Self: 's,

@@ -213,6 +213,23 @@ fn the_bandwidth_cap_holds_over_all_streams() {
 }
 
 #[test]
+fn a_cap_that_is_lifted_during_the_move_holds_no_longer() {
+    let source = TestSource::new();
+    // At this rate it would take a minute.
+    let change: fn(&mut migrator::report::Request) = |request| request.bandwidth_bytes_per_s = Some(50_000);
+    let start = std::time::Instant::now();
+    let attempt = Setup { change, ..Setup::new(2) }.run_with(&source, |control, _| {
+        while control.progress().phase != Phase::Round(0) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(300));
+        control.set_bandwidth(None);
+    });
+    assert_moved(&attempt, &source);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[test]
 fn what_does_not_converge_is_aborted_or_forced_as_asked() {
     let stop = AtomicBool::new(false);
     let source = TestSource::new();

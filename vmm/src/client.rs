@@ -21,6 +21,9 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
         Action::Stop => ("POST", "/v1/stop", Value::Null),
         Action::Migrate(migrate) => ("POST", "/v1/migrate", migration(migrate)),
         Action::Cancel => ("POST", "/v1/migrate/cancel", Value::Null),
+        Action::Bandwidth { cap } => {
+            ("POST", "/v1/migrate/bandwidth", json!({ "bandwidth_bytes_per_s": cap.0 }))
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

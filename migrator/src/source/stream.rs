@@ -5,16 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{SourceError, machine_failed};
+use super::{Control, SourceError, machine_failed};
 use crate::bitmap;
 use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock;
+use crate::pace::{self, Bucket};
 use crate::partition::{PAGE_SIZE, SourceMachine};
-use crate::policy::{self, Bucket};
+use crate::policy;
 use crate::transport::TransportError;
-use crate::wire::{
-    DATA_PAGES_MAX, EXTENT_BYTES, Extent, Frame, HEADER_BYTES, Header, Kind, WireError, ZERO_PAGES_MAX,
-};
+use crate::wire::{DATA_PAGES_MAX, Extent, Frame, Header, Kind, WireError, ZERO_PAGES_MAX};
 
 /// Words a chunk may span: 64 MiB of memory, so that clearing the log in one call stays short.
 const CHUNK_WORDS_MAX: usize = 256;
@@ -26,25 +25,35 @@ const PENDING_BYTES_MAX: usize = 256 * 1024;
 const NAP_MAX: Duration = Duration::from_millis(20);
 
 /// What all streams of a migration share.
-pub(super) struct Shared {
+pub(super) struct Shared<'a> {
     /// Ends every stream soon.
     pub stop: AtomicBool,
     /// The cap no longer counts.
     pub lifted: AtomicBool,
-    bucket: Option<Mutex<Bucket>>,
+    control: &'a Control,
+    requested_bytes_per_s: Option<u64>,
+    bucket: Mutex<Bucket>,
     started: Instant,
     gate: Mutex<()>,
 }
 
-impl Shared {
-    pub fn new(bandwidth_bytes_per_s: Option<u64>) -> Self {
+impl<'a> Shared<'a> {
+    pub fn new(control: &'a Control, requested_bytes_per_s: Option<u64>) -> Self {
         Self {
             stop: AtomicBool::new(false),
             lifted: AtomicBool::new(false),
-            bucket: bandwidth_bytes_per_s.map(|rate| Mutex::new(Bucket::new(rate))),
+            control,
+            requested_bytes_per_s,
+            bucket: Mutex::new(Bucket::default()),
             started: clock::now(),
             gate: Mutex::new(()),
         }
+    }
+
+    /// The cap now, bytes per second.
+    pub fn cap(&self) -> Option<u64> {
+        let cap = self.control.bandwidth(self.requested_bytes_per_s);
+        cap.filter(|_| !self.lifted.load(Ordering::Acquire))
     }
 
     /// Runs a verb of the machine that must not run beside another one.
@@ -57,21 +66,24 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Waits until the cap allows `bytes` more.
+    /// Waits until the cap allows `bytes` to go.
     fn pace(&self, bytes: usize) {
-        let Some(bucket) = &self.bucket else { return };
-        if self.lifted.load(Ordering::Acquire) {
-            return;
-        }
+        let Some(cap) = self.cap() else { return };
         let now = self.started.elapsed();
-        let wait = bucket.lock().unwrap_or_else(PoisonError::into_inner).book(now, bytes as u64);
+        let wait = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).book(now, bytes as u64, cap);
         let until = now.saturating_add(wait);
-        while !self.stopped() && !self.lifted.load(Ordering::Acquire) {
+        // A cap that was raised or lifted meanwhile is noticed after a nap.
+        while !self.stopped() && self.cap().is_some_and(|now| now <= cap) {
             match until.saturating_sub(self.started.elapsed()) {
                 Duration::ZERO => return,
                 left => clock::sleep(left.min(NAP_MAX)),
             }
         }
+    }
+
+    /// Most bytes to hand to the connection at a time.
+    fn piece_bytes(&self) -> usize {
+        self.cap().map_or(PENDING_BYTES_MAX, pace::piece_bytes).clamp(PAGE_SIZE, PENDING_BYTES_MAX)
     }
 }
 
@@ -114,7 +126,7 @@ pub(super) struct PageStream<'a> {
     number: u8,
     channel: Channel,
     machine: &'a dyn SourceMachine,
-    shared: &'a Shared,
+    shared: &'a Shared<'a>,
     silence: Duration,
     scratch: Vec<u8>,
     pending: Vec<u8>,
@@ -128,7 +140,7 @@ impl<'a> PageStream<'a> {
         number: u8,
         channel: Channel,
         machine: &'a dyn SourceMachine,
-        shared: &'a Shared,
+        shared: &'a Shared<'a>,
         silence: Duration,
     ) -> Self {
         Self {
@@ -220,7 +232,7 @@ impl<'a> PageStream<'a> {
     }
 
     fn send_parts(&mut self, region: usize, first_page: u64, run: &[u8]) -> Result<(), ChannelError> {
-        let zero: Vec<bool> = run.chunks_exact(PAGE_SIZE).map(is_zero).collect();
+        let zero: Vec<bool> = run.chunks_exact(PAGE_SIZE).map(bitmap::is_zero).collect();
         let mut at = 0;
         for part in zero.chunk_by(|left, right| left == right) {
             let extent = Extent {
@@ -228,11 +240,10 @@ impl<'a> PageStream<'a> {
                 pages: part.len() as u32,
                 first_page: first_page + at as u64,
             };
-            let data = &run[at * PAGE_SIZE..(at + part.len()) * PAGE_SIZE];
             if part[0] {
                 self.send_zeros(extent)?
             } else {
-                self.send_data(extent, data)?
+                self.send_data(extent, &run[at * PAGE_SIZE..(at + part.len()) * PAGE_SIZE])?
             }
             at += part.len();
         }
@@ -261,21 +272,32 @@ impl<'a> PageStream<'a> {
             let extent = extent.encode();
             self.pending.extend(Header::seal(Kind::Zero, &extent, &[])?);
             self.pending.extend(extent);
-            self.flush(PENDING_BYTES_MAX)?;
+            self.flush(self.shared.piece_bytes())?;
         }
         Ok(())
     }
 
+    /// Sends pages, in as many frames as the cap makes of them.
     fn send_data(&mut self, extent: Extent, data: &[u8]) -> Result<(), ChannelError> {
-        self.shared.pace(HEADER_BYTES + EXTENT_BYTES + data.len());
-        let extent = extent.encode();
-        self.pending.extend(Header::seal(Kind::Data, &extent, data)?);
-        self.pending.extend(extent);
-        if data.len() <= SMALL_RUN_BYTES {
-            self.pending.extend(data);
-            return self.flush(PENDING_BYTES_MAX);
+        let piece_bytes = self.shared.piece_bytes();
+        let pages = piece_bytes / PAGE_SIZE;
+        for (number, data) in data.chunks(pages * PAGE_SIZE).enumerate() {
+            let extent = Extent {
+                pages: (data.len() / PAGE_SIZE) as u32,
+                first_page: extent.first_page + (number * pages) as u64,
+                ..extent
+            };
+            let extent = extent.encode();
+            self.pending.extend(Header::seal(Kind::Data, &extent, data)?);
+            self.pending.extend(extent);
+            if data.len() <= SMALL_RUN_BYTES {
+                self.pending.extend(data);
+                self.flush(piece_bytes)?;
+            } else {
+                self.write(data)?;
+            }
         }
-        self.write(data)
+        Ok(())
     }
 
     /// Writes what is pending if it is more than `allowed` bytes.
@@ -285,7 +307,9 @@ impl<'a> PageStream<'a> {
 
     fn write(&mut self, data: &[u8]) -> Result<(), ChannelError> {
         let shared = self.shared;
-        self.sent.bytes += (self.pending.len() + data.len()) as u64;
+        let bytes = self.pending.len() + data.len();
+        shared.pace(bytes);
+        self.sent.bytes += bytes as u64;
         self.channel.send_encoded(&self.pending, data, &|| shared.stopped())?;
         self.pending.clear();
         Ok(())
@@ -295,9 +319,4 @@ impl<'a> PageStream<'a> {
     pub fn pages_total(&self) -> u64 {
         self.pages_total
     }
-}
-
-/// Whether a page is all zeros; the inner loop has no branch, so that it is vectorised.
-fn is_zero(page: &[u8]) -> bool {
-    page.chunks(128).all(|part| part.iter().fold(0, |sum, byte| sum | byte) == 0)
 }
