@@ -22,6 +22,7 @@
 pub mod bitmap;
 pub mod channel;
 pub mod clock;
+pub mod codec;
 pub mod control;
 pub mod destination;
 pub mod ownership;

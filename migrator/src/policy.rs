@@ -164,6 +164,15 @@ pub fn bandwidth(rounds: impl DoubleEndedIterator<Item = (u64, f64)>) -> f64 {
         .map_or(BYTES_PER_S_ASSUMED, |(bytes, seconds)| bytes as f64 / seconds)
 }
 
+/// The most that any of `rounds` (bytes, seconds) that was long enough carried per second: a slower one may have been busy
+/// packing. `None` before there is one.
+pub fn link(rounds: impl Iterator<Item = (u64, f64)>) -> Option<f64> {
+    rounds
+        .filter(|(bytes, seconds)| *bytes >= BYTES_TO_MEASURE && *seconds > 0.0)
+        .map(|(bytes, seconds)| bytes as f64 / seconds)
+        .max_by(f64::total_cmp)
+}
+
 /// Pages a stream takes at a time, so that every stream gets several chunks even in a small round.
 pub fn chunk_pages(round_pages: u64, streams: u8) -> u64 {
     (round_pages / (u64::from(streams) * 4)).clamp(64, 1024)

@@ -1,5 +1,6 @@
 //! The side a partition leaves: drives the phases, and resumes the partition whenever the commit point was not reached.
 
+mod packing;
 mod pool;
 mod stream;
 
@@ -18,8 +19,9 @@ use crate::partition::{Description, MachineError, PAGE_SIZE, SourceMachine};
 use crate::policy::{self, Decision, StopReason};
 use crate::report::{MigrateReport, Request, RoundReport, one_line};
 use crate::transport::{self, Connection, TransportError};
-use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, WireError};
+use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, VERSION_MINOR, WireError};
 
+use packing::Packing;
 use pool::Pool;
 use stream::{PageStream, Round, Shared};
 
@@ -252,7 +254,7 @@ impl Attempt<'_> {
         let streams = self.open_streams(session, &shared)?;
         thread::scope(|scope| {
             let mut pool = Pool::start(scope, streams);
-            let result = self.rounds(&mut pool, &description, round_trip);
+            let result = self.rounds(&mut pool, &shared, &description, round_trip);
             let result = result.and_then(|()| self.blackout(&mut pool, &shared, &description));
             shared.stop.store(true, Ordering::Release);
             // The partition goes on at once; the other threads end within a tick.
@@ -285,7 +287,8 @@ impl Attempt<'_> {
         let connection = self.open_connection().map_err(failed)?;
         let round_trip = start.elapsed();
         let mut channel = Channel::new(connection, self.request.timeouts);
-        let hello = Hello { role: Role::Control, streams: self.request.streams, session };
+        let hello =
+            Hello { minor: VERSION_MINOR, role: Role::Control, streams: self.request.streams, session };
         channel.send_hello(&hello, &|| self.control.is_cancelled()).map_err(channel_failed("connecting"))?;
         self.channel = Some(channel);
         Ok((session, round_trip))
@@ -337,7 +340,12 @@ impl Attempt<'_> {
         let open = |number: u8| -> Result<PageStream<'s>, ChannelError> {
             let mut channel = Channel::new(self.open_connection()?, self.request.timeouts);
             channel.send_hello(
-                &Hello { role: Role::Pages(number), streams: self.request.streams, session },
+                &Hello {
+                    minor: VERSION_MINOR,
+                    role: Role::Pages(number),
+                    streams: self.request.streams,
+                    session,
+                },
                 &stop,
             )?;
             let silence = self.request.timeouts.silence;
@@ -362,6 +370,7 @@ impl Attempt<'_> {
     fn rounds(
         &mut self,
         pool: &mut Pool,
+        shared: &Shared,
         description: &Description,
         mut round_trip: Duration,
     ) -> Result<(), SourceError> {
@@ -371,9 +380,13 @@ impl Attempt<'_> {
         for number in 0.. {
             self.control.enter(Phase::Round(number));
             let start = clock::now();
-            pool.begin(Round::new(number, false, bitmaps, self.request.streams));
-            let mut round = self.collect(pool, Some(number))?;
+            let pages = pool.begin(Round::new(number, false, bitmaps, self.request.streams));
+            let mut packing = Packing::new(self.machine, self.request, shared, &pages);
+            packing.at_the_beginning(&self.report.rounds);
+            let mut round = self.collect(pool, Some(number), || packing.look(start.elapsed()))?;
+            drop(pages);
             let took = start.elapsed();
+            round.codec = shared.codec();
             round.seconds = took.as_secs_f64();
             // Every round contains a round trip (its acknowledgement), so the shortest one bounds it from above;
             // connecting, measured first, may have waited for a busy destination.
@@ -447,8 +460,14 @@ impl Attempt<'_> {
 
     /// Waits until every stream is through the round; meanwhile looks for a cancel and the time-out, and keeps the
     /// control connection alive. `number` is `None` in the blackout, where the time-out no longer counts.
-    fn collect(&mut self, pool: &mut Pool, number: Option<u32>) -> Result<RoundReport, SourceError> {
+    fn collect(
+        &mut self,
+        pool: &mut Pool,
+        number: Option<u32>,
+        mut look: impl FnMut(),
+    ) -> Result<RoundReport, SourceError> {
         pool.collect(|| {
+            look();
             if self.control.is_cancelled() {
                 return Err(SourceError::Cancelled);
             }
@@ -487,7 +506,8 @@ impl Attempt<'_> {
         pool.begin(Round::new(number, true, bitmaps, self.request.streams));
         let state = self.machine.save().map_err(machine_failed("save its state"))?;
         self.report.breakdown.save_ms = since_ms(pages_start);
-        let mut round = self.collect(pool, None)?;
+        let mut round = self.collect(pool, None, || ())?;
+        round.codec = shared.codec();
         round.seconds = pages_start.elapsed().as_secs_f64();
         self.report.breakdown.pages_ms = since_ms(pages_start);
         self.finish_round(round);

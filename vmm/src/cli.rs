@@ -177,9 +177,20 @@ pub struct MigrateArgs {
     /// What to do when it does not converge
     #[arg(long, default_value = "abort")]
     pub on_timeout: TimeoutAction,
+    /// Pack pages on the wire: when a sample says that it pays, never, or always with one codec
+    #[arg(long, value_enum, default_value = "auto")]
+    pub compression: Compression,
     /// Allow a plain connection to another machine
     #[arg(long)]
     pub insecure: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Compression {
+    Auto,
+    None,
+    Zstd,
+    Lz4,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

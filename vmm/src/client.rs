@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::cli::{Action, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction};
+use crate::cli::{Action, Compression, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction};
 
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -43,6 +43,12 @@ fn migration(arguments: &MigrateArgs) -> Value {
         TimeoutAction::Abort => "abort",
         TimeoutAction::Force => "force",
     };
+    let compression = match arguments.compression {
+        Compression::Auto => "auto",
+        Compression::None => "none",
+        Compression::Zstd => "zstd",
+        Compression::Lz4 => "lz4",
+    };
     json!({
         "to": arguments.to.to_string(),
         "streams": arguments.streams,
@@ -50,6 +56,7 @@ fn migration(arguments: &MigrateArgs) -> Value {
         "downtime_limit_ms": arguments.downtime_limit_ms,
         "timeout_s": arguments.timeout_s,
         "on_timeout": on_timeout,
+        "compression": compression,
         "insecure": arguments.insecure,
     })
 }

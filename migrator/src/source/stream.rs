@@ -1,7 +1,7 @@
 //! One page stream of the source: takes chunks of a round, clears, reads, tells zero pages, sends.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,21 @@ use super::{Control, SourceError, machine_failed};
 use crate::bitmap;
 use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock;
+use crate::codec::Codec;
 use crate::pace::{self, Bucket};
 use crate::partition::{PAGE_SIZE, SourceMachine};
 use crate::policy;
 use crate::transport::TransportError;
-use crate::wire::{DATA_PAGES_MAX, Extent, Frame, Header, Kind, WireError, ZERO_PAGES_MAX};
+use crate::wire::{
+    self, CODEC_BYTES, DATA_PAGES_MAX, EXTENT_BYTES, Extent, Frame, Header, Kind, WireError, ZERO_PAGES_MAX,
+};
 
 /// Words a chunk may span: 64 MiB of memory, so that clearing the log in one call stays short.
 const CHUNK_WORDS_MAX: usize = 256;
 /// Data runs up to this length are copied together into one write.
 const SMALL_RUN_BYTES: usize = 16 * PAGE_SIZE;
+/// Pages packed together at least, also under a small cap: fewer pack badly.
+const PACKED_PAGES_MIN: usize = 16;
 /// Bytes collected before they are written.
 const PENDING_BYTES_MAX: usize = 256 * 1024;
 /// How long a stream sleeps under the cap before it looks whether it should stop.
@@ -33,6 +38,9 @@ pub(super) struct Shared<'a> {
     control: &'a Control,
     requested_bytes_per_s: Option<u64>,
     bucket: Mutex<Bucket>,
+    /// Number of the codec, 0 for none.
+    codec: AtomicU32,
+    sent_bytes: AtomicU64,
     started: Instant,
     gate: Mutex<()>,
 }
@@ -45,9 +53,25 @@ impl<'a> Shared<'a> {
             control,
             requested_bytes_per_s,
             bucket: Mutex::new(Bucket::default()),
+            codec: AtomicU32::new(0),
+            sent_bytes: AtomicU64::new(0),
             started: clock::now(),
             gate: Mutex::new(()),
         }
+    }
+
+    /// How pages are packed from now on.
+    pub fn set_codec(&self, codec: Option<Codec>) {
+        self.codec.store(codec.map_or(0, |codec| codec as u32), Ordering::Relaxed);
+    }
+
+    pub fn codec(&self) -> Option<Codec> {
+        Codec::from_number(self.codec.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Bytes handed to all connections so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
     }
 
     /// The cap now, bytes per second.
@@ -108,8 +132,19 @@ impl Round {
     }
 
     fn take(&self) -> Option<(usize, u64, &[u64])> {
-        let (region, words) = self.chunks.get(self.taken.fetch_add(1, Ordering::Relaxed))?;
+        self.chunk(self.taken.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn chunk(&self, index: usize) -> Option<(usize, u64, &[u64])> {
+        let (region, words) = self.chunks.get(index)?;
         Some((*region, words.start as u64 * 64, &self.bitmaps[*region][words.clone()]))
+    }
+
+    /// All of them: region, first page and the bitmap from there on.
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = (usize, u64, &[u64])> {
+        self.chunks
+            .iter()
+            .map(|(region, words)| (*region, words.start as u64 * 64, &self.bitmaps[*region][words.clone()]))
     }
 }
 
@@ -118,6 +153,7 @@ impl Round {
 pub(super) struct Sent {
     pub pages: u64,
     pub zero_pages: u64,
+    pub packed_pages: u64,
     pub bytes: u64,
 }
 
@@ -129,6 +165,7 @@ pub(super) struct PageStream<'a> {
     shared: &'a Shared<'a>,
     silence: Duration,
     scratch: Vec<u8>,
+    packed: Vec<u8>,
     pending: Vec<u8>,
     zeros: Option<Extent>,
     pages_total: u64,
@@ -150,6 +187,7 @@ impl<'a> PageStream<'a> {
             shared,
             silence,
             scratch: vec![0; DATA_PAGES_MAX as usize * PAGE_SIZE],
+            packed: Vec::new(),
             pending: Vec::with_capacity(PENDING_BYTES_MAX + SMALL_RUN_BYTES + 1024),
             zeros: None,
             pages_total: 0,
@@ -279,14 +317,20 @@ impl<'a> PageStream<'a> {
 
     /// Sends pages, in as many frames as the cap makes of them.
     fn send_data(&mut self, extent: Extent, data: &[u8]) -> Result<(), ChannelError> {
-        let piece_bytes = self.shared.piece_bytes();
-        let pages = piece_bytes / PAGE_SIZE;
+        let (piece_bytes, codec) = (self.shared.piece_bytes(), self.shared.codec());
+        let pages = (piece_bytes / PAGE_SIZE).max(if codec.is_some() { PACKED_PAGES_MIN } else { 1 });
         for (number, data) in data.chunks(pages * PAGE_SIZE).enumerate() {
             let extent = Extent {
                 pages: (data.len() / PAGE_SIZE) as u32,
                 first_page: extent.first_page + (number * pages) as u64,
                 ..extent
             };
+            if let Some(codec) = codec
+                && let Some(bytes) = codec.pack(data, &mut self.packed)
+            {
+                self.send_packed(extent, codec, bytes)?;
+                continue;
+            }
             let extent = extent.encode();
             self.pending.extend(Header::seal(Kind::Data, &extent, data)?);
             self.pending.extend(extent);
@@ -300,6 +344,18 @@ impl<'a> PageStream<'a> {
         Ok(())
     }
 
+    /// Sends the first `bytes` of what was packed.
+    fn send_packed(&mut self, extent: Extent, codec: Codec, bytes: usize) -> Result<(), ChannelError> {
+        self.sent.packed_pages += u64::from(extent.pages);
+        let mut head = [0; EXTENT_BYTES + CODEC_BYTES];
+        head[..EXTENT_BYTES].copy_from_slice(&extent.encode());
+        head[EXTENT_BYTES..].copy_from_slice(&wire::encode_codec(codec));
+        self.pending.extend(Header::seal(Kind::Packed, &head, &self.packed[..bytes])?);
+        self.pending.extend(head);
+        self.pending.extend(&self.packed[..bytes]);
+        self.flush(self.shared.piece_bytes())
+    }
+
     /// Writes what is pending if it is more than `allowed` bytes.
     fn flush(&mut self, allowed: usize) -> Result<(), ChannelError> {
         if self.pending.len() > allowed { self.write(&[]) } else { Ok(()) }
@@ -310,6 +366,7 @@ impl<'a> PageStream<'a> {
         let bytes = self.pending.len() + data.len();
         shared.pace(bytes);
         self.sent.bytes += bytes as u64;
+        shared.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.channel.send_encoded(&self.pending, data, &|| shared.stopped())?;
         self.pending.clear();
         Ok(())
