@@ -32,7 +32,7 @@ pub use query::{
 };
 pub use report::{
     Answer, Counters, End, HostFacts, OutputChunk, PartitionReport, PartitionState, PeerTraffic, Report,
-    Stream, StreamPosition,
+    Stream, StreamPosition, Units,
 };
 pub use specification::{Component, FileMapping, Specification, SpecificationError, Strategy};
 pub use text::{TcpAddress, TextError, is_loopback, parse_cpus, parse_size};
