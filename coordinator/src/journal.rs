@@ -266,6 +266,7 @@ mod tests {
                 epoch: 4,
                 reason: "asked by a user".into(),
                 explanation: None,
+                predicted: None,
             },
         };
         let encoded = control::encode(&entry);

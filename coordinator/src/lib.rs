@@ -12,6 +12,7 @@
 //! started again replays the journal and goes on.
 #![forbid(unsafe_code)]
 
+pub mod calibration;
 pub mod checker;
 mod cli;
 mod client;
@@ -25,6 +26,7 @@ pub mod output;
 pub mod placement;
 pub mod planner;
 pub mod policy;
+pub mod pool;
 pub mod reconcile;
 pub mod record;
 mod render;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use control::{
     ApplicationId, ClusterId, Commands, CommandsRequest, ErrorBody, IdError, MESSAGE_BYTES_MAX, Message,
-    MigrateOrder, MoveId, Report, Specification, Submitted, TcpAddress, decode, encode,
+    MigrateOrder, MoveId, Policy, Report, Specification, Submitted, TcpAddress, decode, encode,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -22,6 +22,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::cluster::{Cluster, ClusterError, Settings};
 use crate::journal::{Journal, JournalError};
+
+mod administration;
 
 /// How often time passes for the cluster.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,6 +52,9 @@ pub enum ServeError {
     /// Never happens: the name is made here.
     #[error("no name for the cluster")]
     Name(#[from] IdError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] ClusterError),
     /// The runtime or the server failed.
     #[error("the server failed")]
     Server(#[source] std::io::Error),
@@ -114,13 +119,18 @@ impl Server {
 }
 
 /// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready.
-pub fn serve(listen: &TcpAddress, state: &Path, settings: Settings) -> Result<(), ServeError> {
+pub fn serve(
+    listen: &TcpAddress,
+    state: &Path,
+    settings: Settings,
+    policy: Option<Policy>,
+) -> Result<(), ServeError> {
     let name = random_cluster()?;
     let (journal, entries) = Journal::open(state, &name, now_ms())?;
     let cluster = Cluster::resume(settings, name, &entries, now_ms());
     let server = Server { core: Mutex::new(Core { cluster, journal }), changes: watch::Sender::new(0) };
     // The journal has the new start before anything else happens.
-    server.act(|_, _| ());
+    server.act(|cluster, now| policy.map_or(Ok(0), |policy| cluster.set_policy(now, policy)))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Server)?;
     runtime.block_on(run(Arc::new(server), listen))
@@ -146,7 +156,11 @@ async fn run(server: Arc<Server>, listen: &TcpAddress) -> Result<(), ServeError>
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            ticking.act(|cluster, now| cluster.tick(now));
+            let hooks = ticking.act(|cluster, now| {
+                cluster.tick(now);
+                cluster.take_hooks()
+            });
+            administration::run_hooks(&ticking, hooks);
         }
     });
     let routes = Router::new()
@@ -162,6 +176,7 @@ async fn run(server: Arc<Server>, listen: &TcpAddress) -> Result<(), ServeError>
         .route("/v1/plan", get(plan))
         .route("/v1/moves", post(migrate))
         .route("/v1/moves/{id}", get(one_move))
+        .merge(administration::routes())
         .layer(DefaultBodyLimit::max(MESSAGE_BYTES_MAX))
         .with_state(server);
     tokio::select! {
@@ -195,8 +210,10 @@ fn bad(status: StatusCode, error: &dyn std::error::Error) -> Response {
 
 fn refused(error: &ClusterError) -> Response {
     let status = match error {
-        ClusterError::NoApplication(_) | ClusterError::NotLive(_) => StatusCode::NOT_FOUND,
-        ClusterError::Specification(_) => StatusCode::BAD_REQUEST,
+        ClusterError::NoApplication(_) | ClusterError::NotLive(_) | ClusterError::NoHost(_) => {
+            StatusCode::NOT_FOUND
+        }
+        ClusterError::Specification(_) | ClusterError::Policy(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     };
     bad(status, error)

@@ -122,6 +122,19 @@ pub fn is_imbalanced(snapshot: &Snapshot) -> bool {
     excess(&layout) > snapshot.settings.imbalance && layout.work_max() >= snapshot.settings.least_utilisation
 }
 
+/// The hard rule that a move would break, or break more than it is; an affinity or a number of hosts may be on the way
+/// of several moves.
+pub fn broken_by(snapshot: &Snapshot, partition: usize, host: usize) -> Option<String> {
+    let known = partition < snapshot.partitions.len() && host < snapshot.hosts.len();
+    if !known || !snapshot.is_sound() {
+        return None;
+    }
+    let problem = Problem::new(snapshot);
+    let rule = Layout::new(&problem).broken_by((partition as u32, host as u32))?;
+    let rule = snapshot.rules.get(rule as usize)?;
+    (!rule.kind.is_of_all()).then(|| rule.name.clone())
+}
+
 /// Plans.
 pub fn plan(snapshot: &Snapshot) -> Plan {
     if !snapshot.is_sound() {

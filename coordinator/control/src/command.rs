@@ -39,6 +39,9 @@ pub struct Start {
     pub peers: BTreeMap<Rank, Peer>,
     /// File for the partition's report, if wanted.
     pub report: Option<PathBuf>,
+    /// SHA-256 (hexadecimal) that executable and files must have, by path.
+    #[serde(default)]
+    pub digests: BTreeMap<PathBuf, String>,
 }
 
 /// What is to be done with the partition (application, rank, epoch) of the command.

@@ -5,8 +5,8 @@ use std::hash::Hasher;
 use control::{ApplicationId, HostName, Rank};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Version of the planner's policy, shown with every plan: with it and the hash of the inputs a plan can be made again.
-pub const POLICY_VERSION: u32 = 2;
+/// Version of the planner itself, shown with every plan: with it and the hash of the inputs a plan can be made again.
+pub const POLICY_VERSION: u32 = 3;
 
 /// Thresholds and prices.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -187,12 +187,26 @@ pub struct Edge {
 pub enum RuleKind {
     /// Affinity: all on one host.
     Together,
-    /// Anti-affinity: no two on one host.
-    Apart,
+    /// So many on one host at most: anti-affinity if that is 1, licences.
+    AtMost(u32),
+    /// On so many hosts.
+    Hosts {
+        /// At least.
+        least: u32,
+        /// At most.
+        most: u32,
+    },
     /// A pin: only on these hosts (indices).
     On(Vec<usize>),
     /// Never on these hosts (indices).
     NotOn(Vec<usize>),
+}
+
+impl RuleKind {
+    /// Is it about all of its partitions together, so that it may be broken while several moves that keep it are under way?
+    pub fn is_of_all(&self) -> bool {
+        matches!(self, RuleKind::Together | RuleKind::Hosts { .. })
+    }
 }
 
 /// A rule of the administrator or of a manifest.
@@ -227,6 +241,8 @@ pub struct Snapshot {
     pub sustained_s: f64,
     /// Loss from imbalance since the last plan ran, in application-seconds: the sum over time of [`super::loss`].
     pub suffered_s: f64,
+    /// Version of the administrator's policy that the rules and thresholds are from; 0 if there is none.
+    pub policy: u64,
     /// Thresholds.
     pub settings: Settings,
 }
@@ -250,7 +266,7 @@ impl Snapshot {
         let rule = |it: &Rule| {
             let known = match &it.kind {
                 RuleKind::On(names) | RuleKind::NotOn(names) => names.iter().all(|name| *name < hosts),
-                RuleKind::Together | RuleKind::Apart => true,
+                RuleKind::Together | RuleKind::AtMost(_) | RuleKind::Hosts { .. } => true,
             };
             known && it.partitions.iter().all(|name| *name < partitions) && it.price.is_none_or(number)
         };
@@ -285,7 +301,9 @@ impl Snapshot {
         self.edges.iter().flat_map(|it| [it.from, it.to]).for_each(|it| hash.write_usize(it));
         self.blocks.iter().for_each(|it| hash.write_u64(*it));
         // Few enough for their text to cost nothing.
-        hash.write(format!("{:?}", (&self.applications, &self.rules, &self.settings)).as_bytes());
+        hash.write(
+            format!("{:?}", (&self.applications, &self.rules, &self.settings, self.policy)).as_bytes(),
+        );
         for it in &self.hosts {
             hash.write(it.name.as_str().as_bytes());
             hash.write(it.closed.as_deref().unwrap_or_default().as_bytes());
