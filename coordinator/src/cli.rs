@@ -22,6 +22,7 @@ use thiserror::Error;
 use crate::checker::{self, Finding};
 use crate::client::{ClientError, call};
 use crate::cluster::Settings;
+use crate::journal::JournalError;
 use crate::lbaf::{self, LbafError};
 use crate::net::{ServeError, serve};
 use crate::policy::{self, ImageError, PolicyError};
@@ -167,6 +168,12 @@ struct Plan {
     /// With loads, gates and candidates.
     #[arg(long)]
     explain: bool,
+    /// Make the plans of a journal again (of a coordinator that is stopped, or a copy). Needs no coordinator.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "from_lbaf"])]
+    from_journal: Option<PathBuf>,
+    /// Under this policy instead of that of then.
+    #[arg(long, value_name = "FILE", requires = "from_journal")]
+    policy: Option<PathBuf>,
     /// Act on nothing; a plan that is only shown never does.
     #[arg(long)]
     dry_run: bool,
@@ -249,6 +256,10 @@ enum CliError {
     #[error("the plan is refused, please report this: {0}")]
     Checked(#[source] Finding),
     #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{}: there is no such journal", .0.display())]
+    NoJournal(PathBuf),
+    #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -324,6 +335,9 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
         && let Some(directory) = &options.from_lbaf
     {
         return plan_lbaf(directory, options, arguments.json);
+    }
+    if let Command::Plan(Plan { from_journal: Some(journal), policy, .. }) = &arguments.command {
+        return administration::replay(journal, policy.as_deref(), arguments.json).map(|()| 0);
     }
     protected(&arguments.coordinator)?;
     let client = Client { address: arguments.coordinator, json: arguments.json };

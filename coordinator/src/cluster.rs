@@ -176,6 +176,7 @@ pub struct Cluster {
     under_way: BTreeMap<MoveId, u32>,
     hooks: Vec<HookOrder>,
     pending: Option<pool::Pending>,
+    noted_ms: u64,
     imbalanced_since_ms: Option<u64>,
     /// Loss from imbalance since the last plan that moved something, in application-seconds, and up to when.
     suffered_s: f64,
@@ -215,6 +216,7 @@ impl Cluster {
             under_way: BTreeMap::new(),
             hooks: Vec::new(),
             pending: None,
+            noted_ms: now_ms,
             imbalanced_since_ms: None,
             suffered_s: 0.0,
             suffered_at_ms: None,

@@ -18,6 +18,7 @@ mod cli;
 mod client;
 pub mod cluster;
 pub mod executor;
+pub mod history;
 pub mod journal;
 pub mod lbaf;
 pub mod model;

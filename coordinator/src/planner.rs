@@ -25,7 +25,7 @@ mod snapshot;
 pub use explain::{explain_application, percent};
 pub use order::Ordered;
 pub use snapshot::{
-    Edge, POLICY_VERSION, PlanApplication, PlanHost, PlanPartition, Rule, RuleKind, Settings, Snapshot,
+    Edge, FIXED, POLICY_VERSION, PlanApplication, PlanHost, PlanPartition, Rule, RuleKind, Settings, Snapshot,
 };
 
 use control::{CandidateView, GateView, PlannedMove};

@@ -1,8 +1,8 @@
 //! What is decided and must not be forgotten: the contents of the journal, and the events users see.
 
 use control::{
-    ApplicationId, CandidateView, ClusterId, End, Epoch, EventView, HookAction, HostName, HostState, MoveId,
-    MoveReport, Policy, Prediction, Rank, Specification,
+    ApplicationId, Bytes, CandidateView, ClusterId, End, Epoch, EventView, HookAction, HostName, HostState,
+    MoveId, MoveReport, Policy, Prediction, Rank, Specification,
 };
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +166,17 @@ pub enum Record {
         /// What it is expected to take.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         predicted: Option<Prediction>,
+    },
+    /// What the planner was given when it planned moves, or now and then when it did not; for what-if.
+    Planned {
+        /// See `history`.
+        inputs: Bytes,
+        /// The hash of the snapshot.
+        inputs_hash: String,
+        /// Moves that were planned: application, rank, destination.
+        moves: Vec<(ApplicationId, Rank, HostName)>,
+        /// Why these, or none.
+        explanation: String,
     },
     /// The rest of a plan is not carried out.
     PlanAborted {

@@ -2,7 +2,7 @@
 
 use control::{
     ApplicationExplanation, ApplicationView, CalibrationView, CandidateView, EventView, GateView,
-    HostExplanation, HostView, MoveView, PartitionView, Percentiles, PlanView, PolicyView,
+    HostExplanation, HostView, MoveView, PartitionView, Percentiles, PlanView, PolicyView, ReplayedPlan,
 };
 
 use crate::lbaf::Outcome;
@@ -240,6 +240,32 @@ pub fn calibration(it: &CalibrationView) -> String {
         line("duration", &it.duration),
         line("blackout", &it.blackout),
     )
+}
+
+/// `coordinator plan --from-journal`.
+pub fn replayed(plans: &[ReplayedPlan]) -> String {
+    let mut text = String::new();
+    for it in plans.iter().filter(|it| it.differs) {
+        let list = |moves: &[String]| if moves.is_empty() { "nothing".to_owned() } else { moves.join(", ") };
+        text.push_str(&format!(
+            "record {} (busiest host {:.3} -> {:.3})\n  then: {}: {}\n  now:  {}: {}\n",
+            it.record,
+            it.work_max,
+            it.work_max_after,
+            list(&it.did),
+            it.did_explanation,
+            list(&it.would),
+            it.would_explanation
+        ));
+    }
+    let count = |differs: &dyn Fn(&ReplayedPlan) -> bool| plans.iter().filter(|it| differs(it)).count();
+    text.push_str(&format!(
+        "{} plans, {} differ, {} of the same inputs\n",
+        plans.len(),
+        count(&|it| it.differs),
+        count(&|it| it.same_inputs)
+    ));
+    text
 }
 
 /// `coordinator plan --from-lbaf`.

@@ -6,7 +6,8 @@ use control::{ApplicationId, HostAction, HostOrder, Policy, PoolMode, PoolPolicy
 use world::{Result, World};
 
 fn leased() -> Policy {
-    let pool = PoolPolicy { mode: PoolMode::Leased, sustain_s: 5.0, lease_min_s: 60.0, ..PoolPolicy::default() };
+    let pool =
+        PoolPolicy { mode: PoolMode::Leased, sustain_s: 5.0, lease_min_s: 60.0, ..PoolPolicy::default() };
     Policy { pool, ..Policy::default() }
 }
 
@@ -77,7 +78,8 @@ fn a_crash_after_any_record_of_a_hand_over_is_recovered() -> Result {
         // The journal is written record by record: the crash comes as soon as this one is there.
         world.until("the record", 400, |it| it.journal.len() > first + record)?;
         world.restart()?;
-        world.until("b has a second host", 400, |it| done(it, &b))
+        world
+            .until("b has a second host", 400, |it| done(it, &b))
             .map_err(|error| format!("after record {record}: {error}"))?;
         assert_eq!(world.placement(&a).len(), 4, "a runs, once each");
         world.run(20)?;
@@ -89,11 +91,18 @@ fn a_crash_after_any_record_of_a_hand_over_is_recovered() -> Result {
 #[test]
 fn overload_activates_a_standby_host_and_underload_empties_and_frees_one() -> Result {
     let mut world = World::new(&["h1", "h2+"], 1)?;
-    let pool = PoolPolicy { underload: 0.4, sustain_s: 5.0, hook: Some("/bin/true".into()), ..PoolPolicy::default() };
+    let pool = PoolPolicy {
+        underload: 0.4,
+        sustain_s: 5.0,
+        hook: Some("/bin/true".into()),
+        ..PoolPolicy::default()
+    };
     world.cluster.set_policy(world.now_ms, Policy { pool, ..Policy::default() })?;
     world.demand.insert("a".into(), 0.6);
     let a = world.cluster.submit(world.now_ms, World::application("a", 2), None)?;
-    world.until("a on two hosts", 200, |it| it.placement(&a).contains("h1") && it.placement(&a).contains("h2"))?;
+    world.until("a on two hosts", 200, |it| {
+        it.placement(&a).contains("h1") && it.placement(&a).contains("h2")
+    })?;
     assert_eq!(world.hooks, ["h2 activate"]);
     world.run(100)?;
     assert_eq!(world.host("h2"), "active");
@@ -131,5 +140,35 @@ fn a_queued_application_gets_what_another_leaves_and_a_drain_that_cannot_end_is_
     assert_eq!(world.host("h1"), "leased a-1");
     world.finish(&a);
     world.until("b runs", 50, |it| !it.placement(&b).is_empty())?;
+    Ok(())
+}
+
+#[test]
+fn a_journal_is_replayed_to_the_same_plans_and_to_others_under_another_policy() -> Result {
+    let mut world = World::new(&["h1", "h2"], 5)?;
+    let mut specification = World::application("a", 3);
+    specification.strategy = control::Strategy::Pinned;
+    specification.pinned = (0..3).map(|rank| Ok((rank, "h1".parse()?))).collect::<Result<_>>()?;
+    world.demand.insert("a".into(), 0.5);
+    world.noise = 0.05;
+    let a = world.cluster.submit(world.now_ms, specification, None)?;
+    world.until("a move", 100, |it| it.placement(&a).contains("h2"))?;
+    let plans = coordinator::history::replay(&world.journal, None);
+    assert!(!plans.is_empty() && plans.iter().all(|it| it.same_inputs && !it.differs), "{plans:?}");
+    let mut never = Policy::default();
+    never.gates.imbalance = Some(1000.0);
+    let plans = coordinator::history::replay(&world.journal, Some(&never));
+    assert!(plans.iter().all(|it| it.differs && it.would.is_empty() && !it.same_inputs), "{plans:?}");
+    let rule = control::PolicyRule {
+        name: "together".into(),
+        partitions: vec!["a".parse()?],
+        demand: control::Demand::Together,
+        price: None,
+    };
+    let plans = coordinator::history::replay(
+        &world.journal,
+        Some(&Policy { rules: vec![rule], ..Policy::default() }),
+    );
+    assert!(plans.iter().any(|it| it.would_explanation.contains("rule together")), "{plans:?}");
     Ok(())
 }

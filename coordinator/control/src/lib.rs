@@ -32,7 +32,7 @@ pub use policy::{
 pub use query::{
     AlternativeView, ApplicationExplanation, ApplicationState, ApplicationView, CandidateView, DecisionView,
     ErrorBody, EventView, EventsAnswer, GainTerms, GateView, HostExplanation, HostView, MigrateOrder,
-    MoveView, OutputAnswer, OutputEntry, PartitionView, PlanView, PlannedMove, Submitted,
+    MoveView, OutputAnswer, OutputEntry, PartitionView, PlanView, PlannedMove, ReplayedPlan, Submitted,
 };
 pub use report::{
     Answer, Counters, End, HostFacts, OutputChunk, PartitionReport, PartitionState, PeerTraffic, Report,

@@ -291,6 +291,33 @@ pub struct ApplicationExplanation {
     pub policy: u64,
 }
 
+/// A plan of the past, made again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplayedPlan {
+    /// Position in the journal.
+    pub record: u64,
+    /// Unix milliseconds.
+    pub time_ms: u64,
+    /// It was made of the same inputs by the same planner.
+    pub same_inputs: bool,
+    /// Other moves are made, or in another order.
+    pub differs: bool,
+    /// Work of the busiest host then.
+    pub work_max: f64,
+    /// And after the plan that is made now.
+    pub work_max_after: f64,
+    /// What the checker finds wrong with the plan that is made now.
+    pub findings: Vec<String>,
+    /// Moves that were planned.
+    pub did: Vec<String>,
+    /// And why.
+    pub did_explanation: String,
+    /// Moves that are planned now.
+    pub would: Vec<String>,
+    /// And why.
+    pub would_explanation: String,
+}
+
 /// Why a host has its role, and what holds it there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostExplanation {

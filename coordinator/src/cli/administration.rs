@@ -11,7 +11,7 @@ use hyper::Method;
 
 use super::{CliError, Client, show};
 use crate::client::{ClientError, call};
-use crate::{policy, render};
+use crate::{history, policy, render};
 
 /// `coordinator policy …`.
 #[derive(Debug, Subcommand)]
@@ -35,6 +35,16 @@ pub(super) fn check(file: &Path, json: bool) -> Result<(), CliError> {
     let policy = policy::read_policy(file)?;
     let rules = policy.rules.len();
     show(json, &policy, |_| format!("{}: good ({rules} rules)\n", file.display()))
+}
+
+/// `coordinator plan --from-journal`.
+pub(super) fn replay(journal: &Path, policy: Option<&Path>, json: bool) -> Result<(), CliError> {
+    let policy = policy.map(policy::read_policy).transpose()?;
+    if !journal.is_file() {
+        return Err(CliError::NoJournal(journal.to_owned()));
+    }
+    let entries = history::read(journal)?;
+    show(json, &history::replay(&entries, policy.as_ref()), |plans| render::replayed(plans))
 }
 
 /// `coordinator pack`.

@@ -11,10 +11,12 @@ use super::{Cluster, ClusterError};
 use crate::calibration::{self, Calibration};
 use crate::checker;
 use crate::executor::{Effect, Facts, Flight, Side, SideFacts};
-use crate::planner::{self, Plan};
+use crate::planner::{self, Plan, Snapshot};
 use crate::record::Record;
 use crate::state::{Application, Move};
 
+/// How often a snapshot is kept while nothing is moved, in milliseconds.
+const NOTE_HELD_MS: u64 = 600_000;
 /// Loss that was suffered is forgotten at this time constant while nothing is lost, in seconds.
 const FORGET_S: f64 = 60.0;
 
@@ -263,6 +265,7 @@ impl Cluster {
             tracing::error!("the plan is refused ({} findings): {finding}", findings.len());
             return;
         }
+        self.note_plan(now_ms, &snapshot, &plan);
         if plan.moves.is_empty() {
             self.step_pool(now_ms, &snapshot);
         } else {
@@ -270,6 +273,19 @@ impl Cluster {
         }
         self.planned.extend(plan.moves);
         self.start_planned(now_ms);
+    }
+
+    /// Keeps in the journal what plans were made of: of those that move something, and of the others now and then.
+    fn note_plan(&mut self, now_ms: u64, snapshot: &Snapshot, plan: &Plan) {
+        let due = now_ms.saturating_sub(self.noted_ms) >= NOTE_HELD_MS && !snapshot.partitions.is_empty();
+        if plan.moves.is_empty() && !due {
+            return;
+        }
+        let Some(inputs) = self.history(snapshot) else { return };
+        self.noted_ms = now_ms;
+        let moves = plan.moves.iter().map(|it| (it.application.clone(), it.rank, it.to.clone())).collect();
+        let (inputs_hash, explanation) = (plan.inputs_hash.clone(), plan.explanation.clone());
+        self.record(now_ms, Record::Planned { inputs, inputs_hash, moves, explanation });
     }
 
     /// Adds up what imbalance costs; what is long past counts for nothing once nothing is lost.

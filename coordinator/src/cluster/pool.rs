@@ -23,13 +23,14 @@ pub(super) struct Pending {
 impl Cluster {
     /// Looks after the pool; called when no move is planned. One step at a time: what follows needs its outcome.
     pub(super) fn step_pool(&mut self, now_ms: u64, snapshot: &Snapshot) {
+        let before = self.pending.take();
         let busy = |host: &Host| host.hook.is_some() || (host.state == HostState::Draining && !host.lost);
         if self.state.hosts.values().any(busy) {
             return;
         }
-        if !self.pass_on(now_ms, snapshot) {
+        if !self.pass_on(now_ms, snapshot, before.as_ref()) {
             self.relieve_overload(now_ms, snapshot);
-            self.free_unneeded(now_ms, snapshot);
+            self.free_unneeded(now_ms, snapshot, before.as_ref());
         }
     }
 
@@ -56,15 +57,14 @@ impl Cluster {
     }
 
     /// Leases free hosts, and begins to empty one for another application. Whether something was done.
-    fn pass_on(&mut self, now_ms: u64, snapshot: &Snapshot) -> bool {
+    fn pass_on(&mut self, now_ms: u64, snapshot: &Snapshot, before: Option<&Pending>) -> bool {
         let (tenants, sites) = self.pool_view(now_ms, snapshot);
         let decisions = pool::decide(&tenants, &sites, &self.state.policy.policy.pool);
         let Some(best) = decisions.into_iter().next().filter(Decision::passes) else {
-            self.pending = None;
             return false;
         };
         let (Some(site), view) = (sites.get(best.site), best.view(&tenants)) else { return false };
-        if !self.is_sustained(now_ms, &site.name, &view.what, best.sustain_s) {
+        if !self.is_sustained(now_ms, before, (&site.name, &view.what), best.sustain_s) {
             return true;
         }
         let numbers: Vec<String> = best.gates.iter().map(shown).collect();
@@ -88,8 +88,14 @@ impl Cluster {
     }
 
     /// Has this been the best thing to do for long enough?
-    fn is_sustained(&mut self, now_ms: u64, host: &HostName, what: &str, seconds: f64) -> bool {
-        let known = self.pending.take().filter(|it| it.host == *host && it.what == what);
+    fn is_sustained(
+        &mut self,
+        now_ms: u64,
+        before: Option<&Pending>,
+        (host, what): (&HostName, &str),
+        seconds: f64,
+    ) -> bool {
+        let known = before.filter(|it| it.host == *host && it.what == what);
         let since_ms = known.map_or(now_ms, |it| it.since_ms);
         self.pending = Some(Pending { host: host.clone(), what: what.to_owned(), since_ms });
         now_ms.saturating_sub(since_ms) as f64 >= seconds * 1000.0
@@ -195,7 +201,7 @@ impl Cluster {
     }
 
     /// Frees a host when the others could carry everything, and puts hosts that nobody needs into reserve.
-    fn free_unneeded(&mut self, now_ms: u64, snapshot: &Snapshot) {
+    fn free_unneeded(&mut self, now_ms: u64, snapshot: &Snapshot, before: Option<&Pending>) {
         let policy = &self.state.policy.policy.pool;
         let (sustain_s, underload) = (policy.sustain_s, policy.underload);
         if underload <= 0.0 {
@@ -204,14 +210,14 @@ impl Cluster {
         let mut hosts = self.state.hosts.iter();
         let idle = hosts.find(|(_, it)| it.state == HostState::Empty && it.reason != OPERATOR && !it.lost);
         if let Some(host) = idle.map(|(name, _)| name.clone()) {
-            if self.is_sustained(now_ms, &host, "release", sustain_s) {
+            if self.is_sustained(now_ms, before, (&host, "release"), sustain_s) {
                 self.run_hook(now_ms, &host, HookAction::Release, "nobody needs it");
             }
             return;
         }
         let passing = |(_, gates): &(HostName, Vec<GateView>)| gates.iter().all(|gate| gate.pass);
         let Some((host, gates)) = self.to_free(snapshot).into_iter().find(passing) else { return };
-        if self.is_sustained(now_ms, &host, "free", sustain_s) && can_be_emptied(snapshot, &host) {
+        if self.is_sustained(now_ms, before, (&host, "free"), sustain_s) && can_be_emptied(snapshot, &host) {
             let numbers: Vec<String> = gates.iter().map(shown).collect();
             let reason = format!("underload: {}", numbers.join(", "));
             self.change_host(now_ms, &host, (HostState::Draining, None, None), &reason);

@@ -6,7 +6,8 @@ use control::{ApplicationId, HostName, MigrateOrder, PartitionState, Prediction,
 
 use super::Cluster;
 use crate::calibration::Calibration;
-use crate::planner::{self, Edge, PlanApplication, PlanHost, PlanPartition, Rule, Snapshot};
+use crate::history::History;
+use crate::planner::{self, Edge, FIXED, PlanApplication, PlanHost, PlanPartition, Rule, Snapshot};
 use crate::policy::{self, Member};
 use crate::state::{Application, Ownership, Phase};
 
@@ -113,6 +114,25 @@ impl Cluster {
         snapshot.rules.extend(policy::host_rules(asked.pool.mode, id, &leases, partitions));
     }
 
+    /// The snapshot of a plan for the journal, so that it can be made again under another policy.
+    pub(super) fn history(&self, snapshot: &Snapshot) -> Option<control::Bytes> {
+        let labels = snapshot.hosts.iter().map(|host| self.labels(&host.name).clone()).collect();
+        crate::history::encode(&History {
+            planner: planner::POLICY_VERSION,
+            snapshot: snapshot.clone(),
+            rules_kept: snapshot.rules.len() - self.policy_rules_in(snapshot),
+            labels,
+        })
+    }
+
+    fn policy_rules_in(&self, snapshot: &Snapshot) -> usize {
+        let names: Vec<&HostName> = snapshot.hosts.iter().map(|host| &host.name).collect();
+        let mut bare = snapshot.clone();
+        bare.rules.clear();
+        self.add_policy_rules(&mut bare, &names);
+        bare.rules.len()
+    }
+
     fn add_policy_rules(&self, snapshot: &mut Snapshot, names: &[&HostName]) {
         let rules = {
             let member = |it: &PlanPartition| {
@@ -169,10 +189,10 @@ impl Cluster {
         let report = self.view.process(&owner.host, &(id.clone(), rank, owner.epoch));
         let running = report.is_some_and(|it| it.state == PartitionState::Running);
         let fixed = match () {
-            () if !application.specification.migrate => Some("migrate = false in its manifest"),
-            () if application.phase == Phase::Placed => Some("its application is still starting"),
-            () if owner.moving.is_some() => Some("it is moving"),
-            () if !running => Some("it is not running"),
+            () if !application.specification.migrate => Some(FIXED[0]),
+            () if application.phase == Phase::Placed => Some(FIXED[1]),
+            () if owner.moving.is_some() => Some(FIXED[2]),
+            () if !running => Some(FIXED[3]),
             () => None,
         };
         let load = self.model.load(id, rank);

@@ -3,13 +3,14 @@
 use std::hash::Hasher;
 
 use control::{ApplicationId, HostName, Rank};
+use serde::{Deserialize, Deserializer, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Version of the planner itself, shown with every plan: with it and the hash of the inputs a plan can be made again.
 pub const POLICY_VERSION: u32 = 3;
 
 /// Thresholds and prices.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Plan when the busiest host is above what could be reached by this share.
     pub imbalance: f64,
@@ -107,7 +108,7 @@ impl Settings {
 }
 
 /// A host that may have partitions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanHost {
     /// Its name.
     pub name: HostName,
@@ -128,7 +129,7 @@ pub struct PlanHost {
 }
 
 /// An application.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanApplication {
     /// Its identity.
     pub id: ApplicationId,
@@ -138,8 +139,11 @@ pub struct PlanApplication {
     pub quota: usize,
 }
 
+/// One of few fixed texts.
+pub type Reason = &'static str;
+
 /// A partition that runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanPartition {
     /// Index of its application.
     pub application: usize,
@@ -160,7 +164,8 @@ pub struct PlanPartition {
     /// Index of the block of memory that it shares with the others of that block on its host.
     pub block: Option<usize>,
     /// Why it may not move, if so.
-    pub fixed: Option<&'static str>,
+    #[serde(deserialize_with = "recorded_reason")]
+    pub fixed: Option<Reason>,
     /// Seconds of rest left after its last moves.
     pub cooling_s: f64,
     /// Predicted seconds of copying.
@@ -169,8 +174,25 @@ pub struct PlanPartition {
     pub blackout_s: f64,
 }
 
+/// Why a partition of a recorded snapshot may not move: that it may not is what plans depend on, the words are not kept.
+fn recorded_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'static str>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| {
+        let known = FIXED.iter().find(|known| **known == text);
+        known.copied().unwrap_or("it could not move when this was recorded")
+    }))
+}
+
+/// Reasons why a partition may not move.
+pub const FIXED: [&str; 4] = [
+    "migrate = false in its manifest",
+    "its application is still starting",
+    "it is moving",
+    "it is not running",
+];
+
 /// Traffic from a partition to another.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Edge {
     /// Index of the sender.
     pub from: usize,
@@ -183,7 +205,7 @@ pub struct Edge {
 }
 
 /// What a rule asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum RuleKind {
     /// Affinity: all on one host.
     Together,
@@ -210,7 +232,7 @@ impl RuleKind {
 }
 
 /// A rule of the administrator or of a manifest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// What it is called in explanations.
     pub name: String,
@@ -223,7 +245,7 @@ pub struct Rule {
 }
 
 /// Everything that a plan depends on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Hosts, by name.
     pub hosts: Vec<PlanHost>,

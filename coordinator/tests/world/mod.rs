@@ -111,7 +111,9 @@ impl World {
     pub fn placement(&self, id: &ApplicationId) -> String {
         let mut at: BTreeMap<Rank, Vec<&str>> = BTreeMap::new();
         for (host, agent) in &self.agents {
-            for (_, rank, _) in agent.processes.iter().filter(|(key, it)| runs(it) && key.0 == *id).map(|it| it.0) {
+            for (_, rank, _) in
+                agent.processes.iter().filter(|(key, it)| runs(it) && key.0 == *id).map(|it| it.0)
+            {
                 at.entry(*rank).or_default().push(host.as_str());
             }
         }
@@ -201,7 +203,8 @@ impl World {
     fn work(&mut self) {
         let mut shares = Vec::new();
         for agent in self.agents.values() {
-            let here: Vec<&Key> = agent.processes.iter().filter(|(_, it)| runs(it)).map(|(key, _)| key).collect();
+            let here: Vec<&Key> =
+                agent.processes.iter().filter(|(_, it)| runs(it)).map(|(key, _)| key).collect();
             let demand = |key: &Key| {
                 let name = key.0.as_str().rsplit_once('-').map_or("", |(name, _)| name);
                 self.demand.get(name).copied().unwrap_or(0.0)
@@ -306,9 +309,8 @@ impl World {
 
     fn migrate(&mut self, from: &HostName, key: &Key, to: &str, epoch: u64) -> Result<Outcome> {
         let there = (key.0.clone(), key.1, epoch);
-        let arrives = |agent: &mut Agent| {
-            agent.processes.get_mut(&there).map(|it| it.state = PartitionState::Running)
-        };
+        let arrives =
+            |agent: &mut Agent| agent.processes.get_mut(&there).map(|it| it.state = PartitionState::Running);
         let target = self.agents.get_mut(&to.parse::<HostName>()?);
         if target.and_then(arrives).is_none() {
             return Ok(Outcome::NotMoved { reason: "nobody listens".into() });
@@ -318,7 +320,8 @@ impl World {
             (it.state, it.end) = (PartitionState::Moved, Some(End::Moved));
         }
         let total_s = 0.2;
-        let measured = MoveReport { total_s, blackout_ms: 5.0, bytes: 16 << 20, rounds: 2, stop_reason: "x".into() };
+        let measured =
+            MoveReport { total_s, blackout_ms: 5.0, bytes: 16 << 20, rounds: 2, stop_reason: "x".into() };
         Ok(Outcome::Moved(measured))
     }
 }
