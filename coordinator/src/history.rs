@@ -13,7 +13,7 @@ use crate::policy::{self, Member};
 use crate::record::{Entry, Record};
 
 /// Larger inputs are not kept: the journal is replayed at every start.
-const INPUTS_BYTES_MAX: usize = 1 << 20;
+const INPUTS_BYTES_MAX: usize = 256 << 10;
 
 /// What a plan was made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub fn encode(history: &History) -> Option<Bytes> {
 pub fn read(path: &Path) -> Result<Vec<Entry>, JournalError> {
     // The name is used for a new journal only; this one has records.
     let name = control::ClusterId::try_from("none".to_owned());
-    let name = name.map_err(|_| JournalError::Damaged { path: path.to_owned(), index: 0 })?;
+    let name = name.map_err(|_| JournalError::Damaged { name: path.display().to_string(), index: 0 })?;
     Ok(Journal::open(path, &name, 0)?.1)
 }
 

@@ -1,11 +1,12 @@
 //! How predictions of moves compare with what was measured.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{ApplicationId, MoveId, Prediction, Rank};
 
 /// One move.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CalibrationMove {
     /// Its number.
     pub id: MoveId,
@@ -26,7 +27,7 @@ pub struct CalibrationMove {
 }
 
 /// Percentiles of actual / predicted, and of its distance from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Percentiles {
     /// Median.
     pub p50: f64,
@@ -41,7 +42,7 @@ pub struct Percentiles {
 }
 
 /// All of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CalibrationView {
     /// Moves with a prediction, in order.
     pub moves: Vec<CalibrationMove>,

@@ -7,10 +7,12 @@
 mod bytes;
 mod calibration;
 mod command;
+mod exposition;
 mod fabric;
 mod ids;
 mod measurement;
 mod message;
+mod monitor;
 mod policy;
 mod query;
 mod report;
@@ -21,10 +23,12 @@ mod text;
 pub use bytes::Bytes;
 pub use calibration::{CalibrationMove, CalibrationView, Percentiles};
 pub use command::{Action, Command, CommandResult, Commands, CommandsRequest, Outcome, Peer, Start};
+pub use exposition::{EXPOSITION_TYPE, Labels, Sheet};
 pub use fabric::{fabric_address, partition_directory};
 pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
 pub use measurement::{MoveReport, Prediction};
 pub use message::{Message, MessageError, decode, encode};
+pub use monitor::{SeriesAnswer, SeriesView, TrafficPair, TrafficView};
 pub use policy::{
     Demand, Gates, HookAction, HostAction, HostOrder, HostState, Limits, Maintenance, Policy, PolicyRule,
     PolicyValueError, PolicyView, PoolMode, PoolPolicy, Quota, Reserve,

@@ -1,9 +1,10 @@
 //! What was measured of one migration.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What a migration is expected to take.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Prediction {
     /// Seconds from the request to the end.
@@ -13,7 +14,7 @@ pub struct Prediction {
 }
 
 /// One migration, as the source measured it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MoveReport {
     /// Seconds from the request to the end.

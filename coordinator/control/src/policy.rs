@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError, require};
 use crate::{HostName, HostSelector, Selector};
@@ -12,7 +13,7 @@ const ENTRIES_MAX: usize = 10_000;
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// What a rule asks of the partitions that it selects.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Demand {
     /// Affinity: all on one host.
@@ -33,7 +34,7 @@ pub enum Demand {
 }
 
 /// A rule about partitions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyRule {
     /// What it is called in explanations.
@@ -47,7 +48,7 @@ pub struct PolicyRule {
 }
 
 /// A time in which hosts are worked on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Maintenance {
     /// What it is called.
@@ -63,7 +64,7 @@ pub struct Maintenance {
 }
 
 /// What moves and placements have to leave free on hosts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
     /// Which hosts.
@@ -75,7 +76,7 @@ pub struct Reserve {
 }
 
 /// What an application may take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
     /// Which applications.
@@ -91,7 +92,7 @@ pub struct Quota {
 }
 
 /// Limits of the whole cluster.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Moves under way at once.
@@ -107,7 +108,7 @@ pub struct Limits {
 }
 
 /// Thresholds of the planner; `None`: as on the coordinator's command line.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gates {
     /// Imbalance above which a plan is made, as a share.
@@ -129,7 +130,7 @@ pub struct Gates {
 }
 
 /// Whom hosts belong to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PoolMode {
     /// Every application may use every active host.
@@ -140,7 +141,7 @@ pub enum PoolMode {
 }
 
 /// How the pool of hosts grows, shrinks, and passes hosts on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolPolicy {
     /// Whom hosts belong to.
@@ -186,7 +187,7 @@ impl Default for PoolPolicy {
 }
 
 /// All of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Rules about partitions.
@@ -206,7 +207,7 @@ pub struct Policy {
 }
 
 /// A policy with its number: it rises with every one that is set.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyView {
     /// 0: none was ever set.
@@ -365,7 +366,7 @@ impl Message for Policy {
 }
 
 /// Role of a host in the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostState {
     /// In reserve.
@@ -397,7 +398,7 @@ impl HostState {
 }
 
 /// What a host's hook is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HookAction {
     /// Make it ready to take partitions.
@@ -417,7 +418,7 @@ impl HookAction {
 }
 
 /// What an operator does with a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostAction {
     /// It takes nothing new.
@@ -433,7 +434,7 @@ pub enum HostAction {
 }
 
 /// An order about a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostOrder {
     /// Which.

@@ -1,6 +1,7 @@
 //! What the coordinator tells a user: the JSON of its `--json` commands.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError, require};
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
 };
 
 /// State of an application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApplicationState {
     /// Waits for room.
@@ -26,7 +27,7 @@ pub enum ApplicationState {
 }
 
 /// A move, past or present.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MoveView {
     /// Its number.
     pub id: MoveId,
@@ -62,7 +63,7 @@ pub struct MoveView {
 }
 
 /// An application.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApplicationView {
     /// Identity.
     pub id: ApplicationId,
@@ -87,7 +88,7 @@ pub struct ApplicationView {
 }
 
 /// A host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostView {
     /// Name.
     pub name: HostName,
@@ -118,7 +119,7 @@ pub struct HostView {
 }
 
 /// A partition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionView {
     /// Application.
     pub application: ApplicationId,
@@ -136,6 +137,9 @@ pub struct PartitionView {
     pub exit_status: Option<u8>,
     /// Busy share of a processor (run time without polling), smoothed.
     pub load: f64,
+    /// Standard error of `load` as an estimate.
+    #[serde(default)]
+    pub noise: f64,
     /// Share of time that it was ready to run but did not.
     pub steal: f64,
     /// Units of work the program reported.
@@ -151,7 +155,7 @@ pub struct PartitionView {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     /// Position in the journal.
     pub sequence: u64,
@@ -172,7 +176,7 @@ pub struct EventView {
 }
 
 /// Events after a position.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventsAnswer {
     /// The events.
     pub events: Vec<EventView>,
@@ -181,7 +185,7 @@ pub struct EventsAnswer {
 }
 
 /// A condition that a move has to meet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GateView {
     /// Its name.
     pub name: String,
@@ -196,7 +200,7 @@ pub struct GateView {
 }
 
 /// A move that was considered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CandidateView {
     /// Application.
     pub application: ApplicationId,
@@ -244,7 +248,7 @@ pub struct CandidateView {
 }
 
 /// Where the gain of a move comes from, in the unit of the potential.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GainTerms {
     /// Relief of the source.
     pub load_source: f64,
@@ -257,7 +261,7 @@ pub struct GainTerms {
 }
 
 /// A destination that was not chosen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AlternativeView {
     /// The host.
     pub host: HostName,
@@ -268,7 +272,7 @@ pub struct AlternativeView {
 }
 
 /// Why an application runs where it does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApplicationExplanation {
     /// The application.
     pub application: ApplicationId,
@@ -292,7 +296,7 @@ pub struct ApplicationExplanation {
 }
 
 /// A plan of the past, made again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReplayedPlan {
     /// Position in the journal.
     pub record: u64,
@@ -319,7 +323,7 @@ pub struct ReplayedPlan {
 }
 
 /// Why a host has its role, and what holds it there.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostExplanation {
     /// The host.
     pub host: HostName,
@@ -342,7 +346,7 @@ pub struct HostExplanation {
 }
 
 /// Something that may be done with a host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DecisionView {
     /// What: `free`, `hand over to heat-2`, …
     pub what: String,
@@ -353,7 +357,7 @@ pub struct DecisionView {
 }
 
 /// A move to be made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlannedMove {
     /// Application.
     pub application: ApplicationId,
@@ -373,7 +377,7 @@ pub struct PlannedMove {
 }
 
 /// What the planner decides now, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
     /// Load and utilisation per host.
     pub hosts: Vec<HostView>,
@@ -405,7 +409,7 @@ pub struct PlanView {
 }
 
 /// A piece of output for a user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputEntry {
     /// Rank.
     pub rank: Rank,
@@ -420,7 +424,7 @@ pub struct OutputEntry {
 }
 
 /// Output of an application after a position.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputAnswer {
     /// The run of the coordinator; positions of another one mean nothing.
     pub incarnation: u64,
@@ -439,7 +443,7 @@ pub struct OutputAnswer {
 }
 
 /// A user orders a move.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigrateOrder {
     /// Application.
@@ -451,14 +455,14 @@ pub struct MigrateOrder {
 }
 
 /// An application was taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Submitted {
     /// Its identity.
     pub application: ApplicationId,
 }
 
 /// An error, with a status of 400 or above.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// What, where and what to do.
     pub error: String,

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::{ApplicationId, HostName, RANKS_MAX, Rank};
 
@@ -37,6 +39,15 @@ macro_rules! text {
                 text.parse()
             }
         }
+
+        // In the API it is its text.
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                String::schema()
+            }
+        }
+
+        impl ToSchema for $name {}
 
         impl From<$name> for String {
             fn from(it: $name) -> Self {

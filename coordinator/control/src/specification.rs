@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError};
 use crate::{HostName, RANKS_MAX, Rank, RankSet};
 
 /// How ranks are placed when the application starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// One after the other on the host with the lowest load.
@@ -27,7 +28,7 @@ pub enum Strategy {
 }
 
 /// Ranks that belong together: the boundary at which the application may be cut.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// The ranks.
@@ -37,7 +38,7 @@ pub struct Group {
 }
 
 /// Traffic that the application expects; taken until it is measured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Communication {
     /// Senders.
@@ -49,20 +50,22 @@ pub struct Communication {
 }
 
 /// A host file that a partition sees read-only under another path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileMapping {
     /// Absolute path on the host.
+    #[schema(value_type = String)]
     pub host: PathBuf,
     /// Path in the partition.
     pub guest: String,
 }
 
 /// One executable of the application and the consecutive ranks that run it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
     /// Static ELF file, an absolute path that every host sees.
+    #[schema(value_type = String)]
     pub executable: PathBuf,
     /// Its arguments, without the program's name.
     pub args: Vec<String>,
@@ -89,7 +92,7 @@ fn is_one(value: &f64) -> bool {
 }
 
 /// An application to run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Specification {
     /// Its name; the cluster adds a number.
@@ -103,6 +106,7 @@ pub struct Specification {
     /// May its partitions move?
     pub migrate: bool,
     /// Directory for the partitions' `--report` files (`rank-K-epoch-E.json`), if they are wanted.
+    #[schema(value_type = Option<String>)]
     pub report: Option<PathBuf>,
     /// Ranks that belong together.
     #[serde(default)]
@@ -124,6 +128,7 @@ pub struct Specification {
     pub hosts_max: Option<u32>,
     /// SHA-256 (hexadecimal) of executables and files that must not have changed, by path; an image has them all.
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     pub digests: BTreeMap<PathBuf, String>,
 }
 

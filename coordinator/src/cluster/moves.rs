@@ -259,13 +259,14 @@ impl Cluster {
         self.suffer(now_ms, planner::loss(&snapshot));
         (snapshot.sustained_s, snapshot.suffered_s) = (self.sustained_s(now_ms), self.suffered_s);
         let plan = planner::plan(&snapshot);
+        self.note_plan(&plan);
         let findings = checker::check(&snapshot, &plan);
         if let Some(finding) = findings.first() {
             // A plan that breaks what was asked for is not run, whatever the planner thinks of it.
             tracing::error!("the plan is refused ({} findings): {finding}", findings.len());
             return;
         }
-        self.note_plan(now_ms, &snapshot, &plan);
+        self.keep_plan(now_ms, &snapshot, &plan);
         if plan.moves.is_empty() {
             self.step_pool(now_ms, &snapshot);
         } else {
@@ -276,7 +277,7 @@ impl Cluster {
     }
 
     /// Keeps in the journal what plans were made of: of those that move something, and of the others now and then.
-    fn note_plan(&mut self, now_ms: u64, snapshot: &Snapshot, plan: &Plan) {
+    fn keep_plan(&mut self, now_ms: u64, snapshot: &Snapshot, plan: &Plan) {
         let due = now_ms.saturating_sub(self.noted_ms) >= NOTE_HELD_MS && !snapshot.partitions.is_empty();
         if plan.moves.is_empty() && !due {
             return;

@@ -4,32 +4,40 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path as UrlPath, State as Shared};
+use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
-use control::{HostName, HostOrder, IdError, Policy};
+use control::{
+    CalibrationView, ErrorBody, HostExplanation, HostName, HostOrder, HostView, IdError, Policy, PolicyView,
+};
 use tokio::io::AsyncReadExt;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes as describe;
 
-use super::{Server, StatusCode, bad, good, now_ms, read, refused};
+use super::routes::{bad, good, read, refused};
+use super::server::{Server, now_ms};
 use crate::cluster::HookOrder;
 
 /// Bytes of a hook's standard error that are kept for the event.
 const HOOK_WORDS_BYTES: u64 = 4096;
 
-pub(super) fn routes() -> Router<Arc<Server>> {
-    Router::new()
-        .route("/v1/policy", get(policy).put(set_policy))
-        .route("/v1/hosts/order", post(order_host))
-        .route("/v1/hosts/{host}/explanation", get(explain_host))
-        .route("/v1/calibration", get(calibration))
+pub(super) fn described() -> OpenApiRouter<Arc<Server>> {
+    OpenApiRouter::new()
+        .routes(describe!(policy, set_policy))
+        .routes(describe!(order_host))
+        .routes(describe!(explain_host))
+        .routes(describe!(calibration))
 }
 
+/// The policy that holds, with its version.
+#[utoipa::path(get, path = "/v1/policy", tag = "policy", responses((status = 200, description = "Done", body = PolicyView)))]
 async fn policy(Shared(server): Shared<Arc<Server>>) -> Response {
     good(server.core().cluster.policy())
 }
 
+/// Makes a policy hold instead of the one before it.
+#[utoipa::path(put, path = "/v1/policy", tag = "policy", request_body = Policy, responses((status = 200, description = "Done", body = PolicyView), (status = 400, description = "Not understood", body = ErrorBody)))]
 async fn set_policy(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Response {
     let policy: Policy = match read(&body) {
         Ok(policy) => policy,
@@ -41,6 +49,8 @@ async fn set_policy(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Respons
     }
 }
 
+/// Changes the role of a host, or begins to.
+#[utoipa::path(post, path = "/v1/hosts/order", tag = "hosts", request_body = HostOrder, responses((status = 200, description = "Done", body = HostView), (status = 400, description = "Not understood", body = ErrorBody), (status = 409, description = "Refused now", body = ErrorBody)))]
 async fn order_host(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Response {
     let order: HostOrder = match read(&body) {
         Ok(order) => order,
@@ -56,6 +66,8 @@ async fn order_host(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Respons
     }
 }
 
+/// Why a host has its role, and what holds it there.
+#[utoipa::path(get, path = "/v1/hosts/{host}/explanation", tag = "hosts", params(("host" = String, Path, description = "Name of the host")), responses((status = 200, description = "Done", body = HostExplanation), (status = 404, description = "There is none", body = ErrorBody)))]
 async fn explain_host(Shared(server): Shared<Arc<Server>>, UrlPath(host): UrlPath<String>) -> Response {
     let host: HostName = match host.parse() {
         Ok(host) => host,
@@ -68,13 +80,15 @@ async fn explain_host(Shared(server): Shared<Arc<Server>>, UrlPath(host): UrlPat
     }
 }
 
+/// Predicted and measured durations and blackouts of moves.
+#[utoipa::path(get, path = "/v1/calibration", tag = "moves", responses((status = 200, description = "Done", body = CalibrationView)))]
 async fn calibration(Shared(server): Shared<Arc<Server>>) -> Response {
     good(&server.core().cluster.calibration())
 }
 
 /// Runs hooks beside everything else; the cluster is told how each ended.
-pub(super) fn run_hooks(server: &Arc<Server>, hooks: Vec<HookOrder>) {
-    for hook in hooks {
+pub(super) fn run_hooks(server: &Arc<Server>) {
+    for hook in server.core().cluster.take_hooks() {
         let server = server.clone();
         tokio::spawn(async move {
             let result = run_hook(&hook).await;
