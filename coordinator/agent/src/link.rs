@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use control::{Answer, ClusterId, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode};
+use control::{
+    Answer, ClusterId, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode,
+};
 use hyper::{Method, StatusCode};
 use thiserror::Error;
 
@@ -82,7 +84,11 @@ impl Link {
                 }
                 Err(error) => {
                     if !silent {
-                        eprintln!("agent: coordinator {}: {}; trying again", self.address(turn), chain(&error));
+                        eprintln!(
+                            "agent: coordinator {}: {}; trying again",
+                            self.address(turn),
+                            chain(&error)
+                        );
                     }
                     self.turn_away_from(turn);
                     silent = true;
@@ -109,7 +115,9 @@ impl Link {
     /// A last report, before the agent ends.
     pub(crate) async fn report_last(&self) {
         // The coordinator finds out by itself if this does not reach it.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.report_once(self.turn.load(Ordering::Relaxed))).await;
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), self.report_once(self.turn.load(Ordering::Relaxed)))
+                .await;
     }
 
     /// Asks for commands for ever and has them carried out.
@@ -163,7 +171,13 @@ impl Link {
         Ok(())
     }
 
-    async fn post(&self, turn: usize, path: &str, body: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, LinkError> {
+    async fn post(
+        &self,
+        turn: usize,
+        path: &str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, LinkError> {
         let address = self.address(turn);
         let target = Target::Tcp(address.host().to_owned(), address.port());
         let (status, body) = request(&target, Method::POST, path, body, timeout).await?;

@@ -59,7 +59,13 @@ impl Sheet {
     }
 
     /// How values are distributed.
-    pub fn histogram(&mut self, name: &str, help: &str, bounds: &[f64], values: impl IntoIterator<Item = f64>) {
+    pub fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        bounds: &[f64],
+        values: impl IntoIterator<Item = f64>,
+    ) {
         let histogram = Histogram::new(bounds.iter().copied());
         values.into_iter().for_each(|value| histogram.observe(value));
         self.registry.register(name, help, histogram);
