@@ -31,6 +31,7 @@ pub mod reconcile;
 pub mod record;
 mod render;
 pub mod series;
+pub mod shares;
 pub mod state;
 pub mod store;
 mod top;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::policy::StopReason;
-use crate::transport::{Address, Timeouts};
+use crate::transport::{Address, Security, Timeouts};
 use crate::wire::STREAMS_MAX;
 
 /// What to do when the residual is still too large for the downtime limit at the time-out.
@@ -49,6 +49,9 @@ pub struct MigrateRequest {
     /// Allow a destination that is not on this machine although the connection is plain.
     #[serde(default)]
     pub insecure: bool,
+    /// Certificate, key and CA for this migration, in place of those of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<partita_tls::Options>,
 }
 
 fn one() -> u8 {
@@ -105,6 +108,7 @@ impl MigrateRequest {
             timeout_s: default_timeout_s(),
             on_timeout: OnTimeout::Abort,
             insecure: false,
+            tls: None,
         }
     }
 
@@ -131,7 +135,7 @@ impl MigrateRequest {
         }
         Ok(Request {
             to: self.to.clone(),
-            insecure: self.insecure,
+            security: Security { insecure: self.insecure, identity: None },
             epoch,
             streams: self.streams,
             bandwidth_bytes_per_s: self.bandwidth_bytes_per_s,
@@ -148,8 +152,8 @@ impl MigrateRequest {
 pub struct Request {
     /// Where the destination listens.
     pub to: Address,
-    /// Allow a plain connection to another machine.
-    pub insecure: bool,
+    /// What connections may do without, and who this side is.
+    pub security: Security,
     /// Epoch the destination will own.
     pub epoch: u64,
     /// Page streams, 1 to 16.

@@ -1,6 +1,6 @@
 //! `vmm ctl`: one request to the control socket of a partition, and its answer for people or as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -21,6 +21,9 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
         Action::Stop => ("POST", "/v1/stop", Value::Null),
         Action::Migrate(migrate) => ("POST", "/v1/migrate", migration(migrate)),
         Action::Cancel => ("POST", "/v1/migrate/cancel", Value::Null),
+        Action::Share { generation, units } => {
+            ("PUT", "/v1/units", json!({ "generation": generation, "target": units }))
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -40,7 +43,14 @@ fn migration(arguments: &MigrateArgs) -> Value {
         TimeoutAction::Abort => "abort",
         TimeoutAction::Force => "force",
     };
+    let absolute = |path: &Option<PathBuf>| path.as_ref().and_then(|path| std::path::absolute(path).ok());
+    let tls = partita_tls::Options {
+        certificate: absolute(&arguments.tls.certificate),
+        key: absolute(&arguments.tls.key),
+        ca: absolute(&arguments.tls.ca),
+    };
     json!({
+        "tls": (!tls.is_empty()).then_some(tls),
         "to": arguments.to.to_string(),
         "streams": arguments.streams,
         "bandwidth_bytes_per_s": arguments.bandwidth,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region, SourceMachine};
 use migrator::report::{MigrateRequest, Request};
-use migrator::transport::{Address, Listener, Timeouts};
+use migrator::transport::{Address, Listener, Security, Timeouts};
 use migrator::{destination, source};
 use proxy::{Cut, Proxy};
 
@@ -305,7 +305,7 @@ pub fn short_timeouts() -> Timeouts {
 }
 
 pub fn listen() -> Listener {
-    Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), false).unwrap()
+    Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), &Security::default()).unwrap()
 }
 
 pub fn request(to: &Address, streams: u8) -> Request {
