@@ -118,7 +118,12 @@ struct VmmPeer {
     messages_sent: u64,
     #[serde(default)]
     messages_received: u64,
-    round_trip_ns: Option<u64>,
+    round_trip: Option<VmmRoundTrip>,
+}
+
+#[derive(Debug, Deserialize)]
+struct VmmRoundTrip {
+    median_ns: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -189,7 +194,7 @@ pub(crate) async fn counters(socket: &Path) -> Result<Counters, VmmError> {
         bytes_received: peer.bytes_received,
         messages_sent: peer.messages_sent,
         messages_received: peer.messages_received,
-        round_trip_ns: peer.round_trip_ns,
+        round_trip_ns: peer.round_trip.as_ref().map(|it| it.median_ns),
     };
     Ok(Counters {
         run_ns: from.run_ns,

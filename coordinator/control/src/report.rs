@@ -96,7 +96,7 @@ pub struct PeerTraffic {
     /// Messages from it.
     #[serde(default)]
     pub messages_received: u64,
-    /// Smallest recent time from a send to its acknowledgement, in nanoseconds, if the VMM measures it.
+    /// Median of the recent times from a frame to its acknowledgement, in nanoseconds, if there are any.
     #[serde(default)]
     pub round_trip_ns: Option<u64>,
 }
