@@ -33,6 +33,12 @@ struct ResumeRequest {
     in_doubt: bool,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BandwidthRequest {
+    bandwidth_bytes_per_s: Option<u64>,
+}
+
 /// Body of `GET /v1/counters`.
 #[derive(Debug, Serialize)]
 struct Counters {
@@ -143,6 +149,7 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/stop", post(stop))
         .route("/v1/migrate", post(migrate))
         .route("/v1/migrate/cancel", post(cancel))
+        .route("/v1/migrate/bandwidth", post(bandwidth))
         .route("/v1/peers/{rank}", put(learn))
         .route("/v1/units", put(give_share))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -216,6 +223,12 @@ async fn migrate(Extract(host): Extract<Arc<Host>>, body: axum::body::Bytes) -> 
 
 async fn cancel(Extract(host): Extract<Arc<Host>>) -> Answer {
     host.cancel()?;
+    Ok(Json(json!({})))
+}
+
+async fn bandwidth(Extract(host): Extract<Arc<Host>>, body: axum::body::Bytes) -> Answer {
+    let request: BandwidthRequest = parse(&body)?;
+    host.set_bandwidth(request.bandwidth_bytes_per_s)?;
     Ok(Json(json!({})))
 }
 
