@@ -28,6 +28,7 @@ pub mod policy;
 pub mod reconcile;
 pub mod record;
 mod render;
+pub mod shares;
 pub mod state;
 pub mod view;
 

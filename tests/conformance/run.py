@@ -2,13 +2,13 @@
 """Runs the MPICH test suite (Debian source package mpich) on Partita's MPI library and compares with what is expected.
 
 usage: run.py --out DIR [--runner native|partition] [--vmm PROGRAM] [--memory SIZE] [--jobs N] [--sample] [--chapter C]...
-              [--only TEXT]... [--time-scale F] [--markdown FILE] [--list]
+              [--only TEXT]... [--time-scale F] [--markdown FILE] [--list] [--build-only] [--resume]
 
 Fetches, configures and builds the suite in DIR, runs every test with its ranks, arguments and time limit, and counts it
 as passed when it prints " No Errors", nothing after it went wrong and the status is 0 (tests that must end in an error say
 so in their list). DIR/results-RUNNER.json has every test, standard output a table per chapter. expected.txt names every
-test that is left out, with the excluded feature that it uses, and every known failure with its reason. Results are kept as
-long as the program, its line and the library stay the same only in so far as nothing is built twice; every test is run.
+test that is left out, with the excluded feature that it uses, and every known failure with its reason. Nothing is built
+twice, and every test is run; --resume keeps the results that DIR/progress-RUNNER.jsonl has of a run that was cut off.
 
 Exit status: 0 all as expected, 1 a test that is expected to pass failed (or a line of expected.txt is wrong), 2 wrong use.
 """
@@ -139,6 +139,8 @@ def one(options, builder, test):
     if program is None:
         errors = re.findall(r"(?:error: .*|Error: .*|undefined reference to .*)", words)
         return result | {"verdict": "failed", "why": "does not build: " + "; ".join(dict.fromkeys(errors[:4])), "output": words[:4000]}
+    if options.build_only:
+        return result | {"verdict": "passed", "why": "built"}
     status, output = execute(options, test, program)
     why = judge(test, status, output)
     result |= {"verdict": "failed" if why else "passed", "why": why, "seconds": round(time.monotonic() - start, 2)}
@@ -208,6 +210,8 @@ def parse():
     parser.add_argument("--only", action="append", metavar="TEXT", help="only tests with this in their name")
     parser.add_argument("--time-scale", type=float, default=1.0, help="for slow machines: multiplies every time limit")
     parser.add_argument("--markdown", type=pathlib.Path)
+    parser.add_argument("--build-only", action="store_true", help="build the tests and run none (to run them on another machine)")
+    parser.add_argument("--resume", action="store_true", help="go on where a run that was cut off ended")
     parser.add_argument("--list", action="store_true", help="print the names of the tests and end")
     options = parser.parse_args()
     options.out = options.out.resolve()
@@ -217,11 +221,26 @@ def parse():
     return options
 
 
+def kept(progress):
+    """Results of a run that was cut off, by test; its last line may be torn."""
+    found = {}
+    for line in progress.read_text().splitlines() if progress.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        found[entry["test"]] = entry
+    return found
+
+
 def carry_out(options, source, chosen, expected):
     """Results of all chosen tests, in their order."""
     builder = suite.Builder(source, options.out / f"build-{options.runner}", TOP / "guest-shim/bin", options.runner == "native")
     builder.build_support()
     pool = concurrent.futures.ThreadPoolExecutor(options.jobs)
+    progress = options.out / f"progress-{options.runner}.jsonl"
+    done = kept(progress) if options.resume else {}
+    journal = progress.open("a" if options.resume else "w") if not options.build_only else None
     # Tests of one program share its objects, so one job does them all.
     groups = {}
     for test in chosen:
@@ -233,8 +252,12 @@ def carry_out(options, source, chosen, expected):
             verdict, words = expectation(expected, test)
             if verdict == "excluded":
                 entry = {"test": test.name, "chapter": test.chapter, "ranks": test.ranks, "verdict": "excluded", "why": words}
+            elif test.name in done:
+                entry = done[test.name]
             else:
                 entry = one(options, builder, test)
+                if journal:
+                    print(json.dumps(entry), file=journal, flush=True)
                 print(f"{entry['verdict']} {test.name} {entry.get('seconds', '')} {entry['why']}", flush=True)
             found.append(entry | {"expected": verdict, "reason": words})
         return found
@@ -259,6 +282,11 @@ def main():
     except suite.SuiteError as error:
         print(f"conformance: {error}", file=sys.stderr)
         return 1
+    if options.build_only:
+        for entry in results:
+            if entry["verdict"] == "failed" and entry["expected"] == "passes":
+                print(f"conformance: {entry['test']}: {entry['why']}", file=sys.stderr)
+        return 0
     (options.out / f"results-{options.runner}.json").write_text(json.dumps(results, indent=1) + "\n")
     print(render(table(results)))
     if options.markdown:

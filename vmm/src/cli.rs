@@ -155,6 +155,15 @@ pub enum Action {
         #[arg(value_name = "B", value_parser = parse_cap)]
         cap: Cap,
     },
+    /// Tell a program that shares out units of work (partita.h) how many its rank should have
+    Share {
+        /// Number of the sharing-out; the same for all ranks, above every earlier one
+        #[arg(long, value_name = "G")]
+        generation: u64,
+        /// Units of this rank
+        #[arg(long, value_name = "N")]
+        units: u64,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

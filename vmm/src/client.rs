@@ -24,6 +24,9 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
         Action::Bandwidth { cap } => {
             ("POST", "/v1/migrate/bandwidth", json!({ "bandwidth_bytes_per_s": cap.0 }))
         }
+        Action::Share { generation, units } => {
+            ("PUT", "/v1/units", json!({ "generation": generation, "target": units }))
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

@@ -94,13 +94,23 @@ enum Command {
     Resume(Sender<()>),
     Save(Sender<Result<EngineState, VcpuError>>),
     ReadOnlyFiles(Sender<crate::linux::ReadOnly>),
-    Run(Errand),
+    Run(Once),
     Stop(Ending),
 }
 
 /// Something to be done once while the guest does not run. Whoever takes it out of the cell does it, with the cell locked; so
 /// after it was taken out by somebody else it has been done or never will be.
 type Errand = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// One of the two who hold an errand: who asked for it and the vCPU's thread. Whoever drops it first withdraws it if it has not
+/// been done: nobody waits any more, or nobody will do it because the vCPU has ended.
+struct Once(Errand);
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
 
 /// Lets others do things while the guest does not run, without pausing it.
 #[derive(Clone)]
@@ -109,15 +119,6 @@ pub struct Interrupter {
     sleeper: Arc<Sleeper>,
     thread: Arc<OnceLock<libc::pthread_t>>,
     ended: Arc<AtomicBool>,
-}
-
-/// Withdraws an errand that has not been done.
-struct Withdraw(Errand);
-
-impl Drop for Withdraw {
-    fn drop(&mut self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
 }
 
 impl Interrupter {
@@ -147,8 +148,8 @@ impl Interrupter {
         let errand: Errand = Arc::new(Mutex::new(Some(Box::new(move || {
             let _ = reply.send(errand());
         }))));
-        let _withdraw = Withdraw(errand.clone());
-        self.tell(Command::Run(errand))?;
+        let _asked = Once(errand.clone());
+        self.tell(Command::Run(Once(errand)))?;
         answer.await.map_err(|_| VcpuError::Ended)
     }
 }
@@ -447,7 +448,7 @@ impl Worker {
                     let _ = reply.send(self.engine.linux.files.read_only_content());
                 }
                 Command::Run(errand) => {
-                    let mut cell = errand.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut cell = errand.0.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(act) = cell.take() {
                         act();
                     }
@@ -581,4 +582,38 @@ impl Worker {
 /// Reads a counter the guest keeps (it may say anything; it is only ever shown).
 pub fn guest_counter(memory: &Memory, offset: usize) -> u64 {
     memory.atomic_u64(abi::FABRIC_PAGE + offset as u64).map_or(0, |c: &AtomicU64| c.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interrupter() -> (Interrupter, std::sync::mpsc::Receiver<Command>) {
+        let (commands, receiver) = std::sync::mpsc::channel();
+        let sleeper = Arc::new(Sleeper::new().unwrap());
+        (Interrupter { commands, sleeper, thread: Arc::default(), ended: Arc::default() }, receiver)
+    }
+
+    /// It waited for ever, and with it a message that the last owner of a ring had still to deliver.
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_errand_that_the_vcpu_did_not_do_before_it_ended_is_answered() {
+        let (interrupter, receiver) = interrupter();
+        let end = std::thread::spawn(move || {
+            let command = receiver.recv().unwrap();
+            drop(receiver);
+            drop(command);
+        });
+        let answer = interrupter.between_entries(|| ()).await;
+        assert!(matches!(answer, Err(VcpuError::Ended)));
+        end.join().unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_errand_that_nobody_waits_for_is_withdrawn() {
+        let (interrupter, receiver) = interrupter();
+        let asked = interrupter.between_entries(|| panic!("nobody waits for it"));
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(1), asked).await.is_err());
+        let Ok(Command::Run(errand)) = receiver.recv() else { panic!("no errand") };
+        assert!(errand.0.lock().unwrap().is_none());
+    }
 }

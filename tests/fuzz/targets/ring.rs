@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use partita_abi::{RINGS_BASE, receive_ring_offset, ring_stride, send_ring_offset};
-use vmm::fabric::Ring;
+use vmm::fabric::{Direction, Ring};
 use vmm::memory::{Layout, Memory};
 
 const RING_BYTES: u32 = 16 << 10;
@@ -43,11 +43,11 @@ fuzz_target!(|data: &[u8]| {
     let copy = file.try_clone().expect("a descriptor");
     sending.share_as_producer(acknowledged, file).expect("it can be mapped");
     lie(sending_at, during);
-    sending.take_back_as_producer().expect("it can be mapped");
+    sending.take_back(Direction::Sending).expect("it can be mapped");
     check(&sending);
     if receiving.share_as_consumer(copy).expect("it can be mapped") {
         lie(receiving_at, during);
-        receiving.take_back_as_consumer().expect("it can be mapped");
+        receiving.take_back(Direction::Receiving).expect("it can be mapped");
         check(&receiving);
     }
 });

@@ -10,6 +10,7 @@ use super::address::{Address, Stream};
 use super::descriptors;
 use super::links::{Links, Place};
 use super::outgoing::{SessionError, receive_exact, receive_header, send_all};
+use super::ring::Direction;
 use super::sharing;
 use super::wire::{Header, Hello, Kind, VERSION};
 
@@ -47,12 +48,12 @@ async fn serve(links: &Links, stream: &Stream) -> Result<(), SessionError> {
     let number = peer.incoming.get() + 1;
     peer.incoming.set(number);
     peer.to_acknowledge.notify_waiters();
-    links.take_back_receiving(hello.from).await?;
+    links.take_back(hello.from, Direction::Receiving).await?;
     welcome(links, stream, hello.from).await?;
     let ended = take_in(links, hello.from, stream, number).await;
     if peer.incoming.get() == number {
         peer.unacknowledged.set(false);
-        links.take_back_receiving(hello.from).await?;
+        links.take_back(hello.from, Direction::Receiving).await?;
     }
     ended
 }

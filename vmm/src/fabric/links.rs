@@ -13,7 +13,8 @@ use tokio::sync::Notify;
 use super::Guest;
 use super::address::Address;
 use super::ring::Ring;
-use super::sharing::Sharer;
+use super::round_trips::RoundTrips;
+use super::sharing::Wakers;
 use crate::memory::{Memory, MemoryError};
 
 /// First pause before an offer that was put off is made again; it doubles up to [`OFFER_AGAIN_MAX`].
@@ -59,6 +60,8 @@ pub struct Peer {
     pub unacknowledged: Cell<bool>,
     /// Number of the newest incoming connection: an older one ends.
     pub incoming: Cell<u64>,
+    /// Times of what went over connections.
+    pub round_trips: RefCell<RoundTrips>,
     /// How long to go on without sharing before the next offer.
     pub offer_again: Cell<Duration>,
 }
@@ -81,7 +84,7 @@ pub struct Links {
     pub(super) draining: Cell<bool>,
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
-    pub(super) sharers: RefCell<BTreeMap<u32, Sharer>>,
+    pub(super) wakers: Arc<Wakers>,
 }
 
 impl Peer {
@@ -101,6 +104,7 @@ impl Peer {
             welcomed: Cell::new(false),
             unacknowledged: Cell::new(false),
             incoming: Cell::new(0),
+            round_trips: RefCell::default(),
             offer_again: Cell::new(OFFER_AGAIN_MIN),
         })
     }
@@ -151,6 +155,7 @@ impl Links {
     pub(super) fn new(guest: Guest, config: &super::Config, address: Address) -> Result<Self, MemoryError> {
         let ranks = guest.memory.layout().ranks;
         let peers = (0..ranks).map(|rank| Peer::new(&guest.memory, rank)).collect::<Result<_, _>>()?;
+        let wakers = Wakers::new(guest.doorbells.clone());
         Ok(Self {
             guest,
             application: config.application.clone(),
@@ -164,7 +169,7 @@ impl Links {
             verdict: Notify::new(),
             draining: Cell::new(false),
             shares: config.shares,
-            sharers: RefCell::default(),
+            wakers,
         })
     }
 
@@ -277,6 +282,16 @@ impl Links {
             let peer = self.peer(rank);
             peer.has_unsent() && !peer.welcomed.get()
         })
+    }
+
+    /// How every peer is reached.
+    pub(super) fn routes(&self) -> Vec<super::Route> {
+        let route = |rank| {
+            let peer = self.peer(rank);
+            let round_trip = peer.round_trips.borrow().summary();
+            super::Route { rank, shared: peer.sending.is_shared(), round_trip }
+        };
+        self.others().map(route).collect()
     }
 
     /// Bytes of all streams that have arrived.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::Interest;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::address::{Address, Stream};
 use super::links::{Links, OFFER_AGAIN_MAX, OFFER_AGAIN_MIN, Peer, Place};
+use super::ring::Direction;
 use super::sharing;
 use super::wire::{HEADER_BYTES, Header, Hello, Kind, WireError};
 use crate::memory::MemoryError;
@@ -104,7 +105,7 @@ pub(super) async fn run(links: Rc<Links>, rank: u32) {
             peer.to_send.notified().await;
         }
         let ended = session(&links, rank).await;
-        let taken_back = links.take_back_sending(rank).await;
+        let taken_back = links.take_back(rank, Direction::Sending).await;
         match ended.and(taken_back) {
             Ok(()) => backoff = BACKOFF_MIN,
             Err(SessionError::OfferAgain) => {}
@@ -169,6 +170,7 @@ async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
         match sharing::hold(links, &stream).await? {}
     }
     peer.welcomed.set(true);
+    peer.round_trips.borrow_mut().restart();
     let limit = Cell::new(limit);
     let ended = tokio::try_join!(
         send(links, rank, &stream, have, &limit),
@@ -219,6 +221,7 @@ async fn send(
                 .await?;
         }
         sent += length;
+        peer.round_trips.borrow_mut().sent(sent, Instant::now());
     }
 }
 
@@ -231,8 +234,10 @@ async fn listen(links: &Links, rank: u32, stream: &Stream, limit: &Cell<u64>) ->
         if !links.acknowledge(rank, header.a)? {
             return Err(SessionError::Protocol("it acknowledges what was never sent"));
         }
+        let peer = links.peer(rank);
+        peer.round_trips.borrow_mut().acknowledged(header.a, Instant::now());
         limit.set(header.b.max(limit.get()));
-        links.peer(rank).to_send.notify_one();
+        peer.to_send.notify_one();
     }
 }
 

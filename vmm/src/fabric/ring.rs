@@ -16,8 +16,18 @@ use crate::memory::{Memory, MemoryError};
 
 const WRITTEN: u64 = std::mem::offset_of!(RingHeader, written) as u64;
 const MESSAGES: u64 = std::mem::offset_of!(RingHeader, messages) as u64;
+const WAITED: u64 = std::mem::offset_of!(RingHeader, waited_tsc) as u64;
 const READ: u64 = std::mem::offset_of!(RingHeader, read) as u64;
 const SHARED: u64 = std::mem::offset_of!(RingHeader, shared) as u64;
+
+/// Which end of a ring is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Our guest writes it.
+    Sending,
+    /// Our guest reads it.
+    Receiving,
+}
 
 /// One ring. Clones are the same ring.
 #[derive(Clone)]
@@ -64,6 +74,11 @@ impl Ring {
     /// Messages ever written.
     pub fn messages(&self) -> Result<u64, MemoryError> {
         Ok(self.word(MESSAGES)?.load(Ordering::Relaxed))
+    }
+
+    /// Time stamp counts the consumer waited for this producer.
+    pub fn waited_tsc(&self) -> Result<u64, MemoryError> {
+        Ok(self.word(WAITED)?.load(Ordering::Relaxed))
     }
 
     /// As producer: bytes up to `offset` are there.
@@ -176,46 +191,41 @@ impl Ring {
     pub fn share_as_consumer(&self, file: OwnedFd) -> Result<bool, MemoryError> {
         let mut shared = self.lock();
         let (read, written, messages) = (self.read()?, self.written()?, self.messages()?);
+        let waited = self.waited_tsc()?;
         if read != written {
             return Ok(false);
         }
         self.memory.map_shared(self.address, ring_stride(self.bytes), &file)?;
         *shared = Some(file);
         self.set_messages(messages)?;
+        self.word(WAITED)?.store(waited, Ordering::Relaxed);
         self.set_read(read)?;
         self.set_written(written)?;
         self.set_shared_flag(true)?;
         Ok(true)
     }
 
-    /// As producer: has the ring for this side alone again, with what the consumer has not read. The guest must not be running.
+    /// Has the ring for this side alone again, with what the consumer has not read; nothing when it is not shared. The guest must
+    /// not be running.
     ///
-    /// Its data stays where it was written, so that only the header is news to a migration.
-    pub fn take_back_as_producer(&self) -> Result<(), MemoryError> {
+    /// Of the two offsets the side's own one is believed, the other is clamped to it.
+    pub fn take_back(&self, direction: Direction) -> Result<(), MemoryError> {
         let mut shared = self.lock();
         let Some(file) = shared.as_ref() else { return Ok(()) };
-        let written = self.written()?;
-        let read = self.read()?.clamp(written.saturating_sub(self.bytes()), written);
-        self.memory.map_private(self.address, ring_stride(self.bytes), file)?;
-        *shared = None;
-        self.set_shared_flag(false)?;
-        self.set_written(written)?;
-        self.set_read(read)
-    }
-
-    /// As consumer: has the ring for this side alone again, with what is there to read. The guest must not be running.
-    pub fn take_back_as_consumer(&self) -> Result<(), MemoryError> {
-        let mut shared = self.lock();
-        let Some(file) = shared.as_ref() else { return Ok(()) };
-        let read = self.read()?;
-        let written = self.written()?.clamp(read, read.saturating_add(self.bytes()));
+        let (mut read, mut written) = (self.read()?, self.written()?);
+        match direction {
+            Direction::Sending => read = read.clamp(written.saturating_sub(self.bytes()), written),
+            Direction::Receiving => written = written.clamp(read, read.saturating_add(self.bytes())),
+        }
         self.memory.map_private(self.address, ring_stride(self.bytes), file)?;
         *shared = None;
         self.set_shared_flag(false)?;
         self.set_read(read)?;
         self.set_written(written)?;
-        // The producer wrote it, through its own mapping.
-        self.mark_data_dirty(read, written - read);
+        if matches!(direction, Direction::Receiving) {
+            // The producer wrote it, through its own mapping. What we sent is dirty already: our guest wrote it here.
+            self.mark_data_dirty(read, written - read);
+        }
         Ok(())
     }
 
@@ -330,13 +340,13 @@ mod tests {
         producer.put(&[1; 5_000]);
         assert_eq!(consumer.get(1_000), [1; 1_000]);
         consumer.memory.take_written(RINGS);
-        consumer.take_back_as_consumer().unwrap();
+        consumer.take_back(Direction::Receiving).unwrap();
         let dirty: u32 = consumer.memory.take_written(RINGS).iter().map(|w| w.count_ones()).sum();
         assert_eq!(dirty, 3, "the header, and two pages with unread bytes");
         // The producer does not know yet and goes on.
         producer.put(&[2; 4_000]);
         assert_eq!((consumer.read().unwrap(), consumer.written().unwrap()), (1_000, 5_000));
-        producer.take_back_as_producer().unwrap();
+        producer.take_back(Direction::Sending).unwrap();
         assert_eq!((producer.read().unwrap(), producer.written().unwrap()), (1_000, 9_000));
         // What the consumer has not seen is in the producer's ring, and neither sees the other any more.
         let mut later = vec![0; 4_000];
@@ -353,8 +363,8 @@ mod tests {
             let (producer, consumer) = shared_pair(100, &[7; 10], &[]);
             producer.word(READ).unwrap().store(read, Ordering::Release);
             producer.word(WRITTEN).unwrap().store(written, Ordering::Release);
-            consumer.take_back_as_consumer().unwrap();
-            producer.take_back_as_producer().unwrap();
+            consumer.take_back(Direction::Receiving).unwrap();
+            producer.take_back(Direction::Sending).unwrap();
             for ring in [&producer, &consumer] {
                 let (read, written) = (ring.read().unwrap(), ring.written().unwrap());
                 assert!(read <= written && written - read <= ring.bytes(), "{read} {written}");

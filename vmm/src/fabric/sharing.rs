@@ -12,7 +12,9 @@
 //! other side does with the memory is not seen any more. The connection ends with it, and after the next greeting the two
 //! go on by offsets, as after any loss. So a freeze, a move and a death need nothing special.
 
+use std::collections::BTreeMap;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -24,11 +26,14 @@ use super::address::Stream;
 use super::descriptors::{receive_header, send_header};
 use super::links::Links;
 use super::outgoing::SessionError;
+use super::ring::Direction;
 use super::wire::{Header, Kind};
+use crate::kvm::{Doorbells, KvmError};
 
 /// How long an offer waits for the guest to read what is there.
 const TAKE_PATIENCE: Duration = Duration::from_millis(100);
 const TAKE_TICK: Duration = Duration::from_millis(1);
+const NO_EVENT: &str = "an offer without an event";
 
 fn bare(kind: Kind) -> Header {
     Header { kind, length: 0, a: 0, b: 0 }
@@ -66,80 +71,71 @@ fn own_event(links: &Links) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(event.into_raw_fd()) })
 }
 
-/// Somebody whose guest ours can wake.
-pub(super) struct Sharer {
-    event: EventFd,
-    /// Rings that are shared with it, one or two.
-    rings: u32,
+/// Whom our guest wakes by the doorbells of single peers.
+pub(super) struct Wakers {
+    doorbells: Doorbells,
+    events: Mutex<BTreeMap<u32, EventFd>>,
 }
 
-impl Links {
-    /// The guest's stores to the doorbell of `rank` wake that rank's guest from now on.
-    fn add_sharer(&self, rank: u32, file: OwnedFd) -> Result<(), SessionError> {
-        let mut sharers = self.sharers.borrow_mut();
-        if let Some(sharer) = sharers.get_mut(&rank) {
-            sharer.rings += 1;
-            return Ok(());
+impl Wakers {
+    pub(super) fn new(doorbells: Doorbells) -> Arc<Self> {
+        Arc::new(Self { doorbells, events: Mutex::default() })
+    }
+
+    /// From now on the guest's stores to the doorbell of `rank` wake whoever gave `event`, and nobody else. The guest must not
+    /// be running: a store between the old event and the new one would wake nobody.
+    fn replace(&self, rank: u32, event: EventFd) -> Result<(), KvmError> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = events.remove(&rank) {
+            let _ = self.doorbells.unregister(&old, peer_doorbell(rank));
         }
-        let event = event_of(file);
-        let register = self.guest.doorbells.register(&event, peer_doorbell(rank));
-        register.map_err(|_| SessionError::Protocol("an offer without an event"))?;
-        sharers.insert(rank, Sharer { event, rings: 1 });
+        self.doorbells.register(&event, peer_doorbell(rank))?;
+        events.insert(rank, event);
         Ok(())
     }
 
-    fn remove_sharer(&self, rank: u32) {
-        let mut sharers = self.sharers.borrow_mut();
-        let Some(sharer) = sharers.get_mut(&rank) else { return };
-        sharer.rings -= 1;
-        if sharer.rings == 0 {
-            let _ = self.guest.doorbells.unregister(&sharer.event, peer_doorbell(rank));
-            sharers.remove(&rank);
+    /// Forgets everybody; the guest must not be running.
+    fn clear(&self) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        for (rank, event) in std::mem::take(&mut *events) {
+            let _ = self.doorbells.unregister(&event, peer_doorbell(rank));
         }
     }
+}
 
-    /// Takes the ring to `rank` back, if it is shared.
-    pub(super) async fn take_back_sending(&self, rank: u32) -> Result<(), SessionError> {
+impl Links {
+    /// Takes a ring that is shared with `rank` back for our guest alone; nothing when it is not shared. The peer can be woken
+    /// until the next freeze or until somebody else becomes that rank: that does no harm.
+    pub(super) async fn take_back(&self, rank: u32, direction: Direction) -> Result<(), SessionError> {
         let peer = self.peer(rank);
-        if !peer.sending.is_shared() {
+        let ring = match direction {
+            Direction::Sending => peer.sending.clone(),
+            Direction::Receiving => peer.receiving.clone(),
+        };
+        if !ring.is_shared() {
             return Ok(());
         }
-        let ring = peer.sending.clone();
-        let taken = self.guest.interrupter.between_entries(move || ring.take_back_as_producer()).await;
+        let errand_ring = ring.clone();
+        let taken = self.guest.interrupter.between_entries(move || errand_ring.take_back(direction)).await;
         // An ended vCPU does not run either.
-        taken.unwrap_or_else(|_| peer.sending.take_back_as_producer())?;
-        peer.acknowledged.set(peer.sending.read()?);
-        self.remove_sharer(rank);
-        Ok(self.raise_sharing()?)
-    }
-
-    /// Takes the ring from `rank` back, if it is shared.
-    pub(super) async fn take_back_receiving(&self, rank: u32) -> Result<(), SessionError> {
-        let peer = self.peer(rank);
-        if !peer.receiving.is_shared() {
-            return Ok(());
+        taken.unwrap_or_else(|_| ring.take_back(direction))?;
+        match direction {
+            Direction::Sending => peer.acknowledged.set(ring.read()?),
+            Direction::Receiving => peer.received.set(ring.written()?),
         }
-        let ring = peer.receiving.clone();
-        let taken = self.guest.interrupter.between_entries(move || ring.take_back_as_consumer()).await;
-        taken.unwrap_or_else(|_| peer.receiving.take_back_as_consumer())?;
-        peer.received.set(peer.receiving.written()?);
-        self.remove_sharer(rank);
         Ok(self.raise_sharing()?)
     }
 
     /// Takes all rings back; the guest is paused.
     pub(super) fn take_back_all(&self) -> Result<(), crate::memory::MemoryError> {
         let start = std::time::Instant::now();
-        let count = self.sharers.borrow().len();
         for rank in self.others() {
             let peer = self.peer(rank);
-            peer.sending.take_back_as_producer()?;
-            peer.receiving.take_back_as_consumer()?;
-            if let Some(sharer) = self.sharers.borrow_mut().remove(&rank) {
-                let _ = self.guest.doorbells.unregister(&sharer.event, peer_doorbell(rank));
-            }
+            peer.sending.take_back(Direction::Sending)?;
+            peer.receiving.take_back(Direction::Receiving)?;
         }
-        tracing::debug!(sharers = count, took = ?start.elapsed(), "all rings are private again");
+        self.wakers.clear();
+        tracing::debug!(took = ?start.elapsed(), "all rings are private again");
         self.raise_sharing()
     }
 }
@@ -160,14 +156,13 @@ pub(super) async fn offer(links: &Links, rank: u32, stream: &Stream) -> Result<b
         }
     };
     let event = files.pop().ok_or(SessionError::Protocol("an offer taken without an event"))?;
-    links.add_sharer(rank, event)?;
-    let (ring, acknowledged) = (peer.sending.clone(), peer.acknowledged.get());
-    let shared =
-        links.guest.interrupter.between_entries(move || ring.share_as_producer(acknowledged, memory)).await;
-    if !matches!(shared, Ok(Ok(()))) {
-        links.remove_sharer(rank);
-        shared.map_err(|_| SessionError::Protocol("the program has ended"))??;
-    }
+    let (ring, wakers, acknowledged) = (peer.sending.clone(), links.wakers.clone(), peer.acknowledged.get());
+    let share = move || {
+        wakers.replace(rank, event_of(event)).map_err(|_| SessionError::Protocol(NO_EVENT))?;
+        Ok::<_, SessionError>(ring.share_as_producer(acknowledged, memory)?)
+    };
+    let shared = links.guest.interrupter.between_entries(share).await;
+    shared.map_err(|_| SessionError::Protocol("the program has ended"))??;
     links.raise_sharing()?;
     send_header(stream, &bare(Kind::Shared), &[]).await?;
     tracing::debug!(rank, "the ring to it is shared");
@@ -194,11 +189,12 @@ pub(super) async fn take(
         }
         tokio::time::sleep(TAKE_TICK).await;
     }
-    links.add_sharer(rank, event)?;
-    let ring = peer.receiving.clone();
-    let shared = links.guest.interrupter.between_entries(move || ring.share_as_consumer(memory)).await;
-    if !matches!(shared, Ok(Ok(true))) {
-        links.remove_sharer(rank);
+    let (ring, wakers) = (peer.receiving.clone(), links.wakers.clone());
+    let share = move || {
+        wakers.replace(rank, event_of(event)).map_err(|_| SessionError::Protocol(NO_EVENT))?;
+        Ok::<_, SessionError>(ring.share_as_consumer(memory)?)
+    };
+    if !matches!(links.guest.interrupter.between_entries(share).await, Ok(Ok(true))) {
         send_header(stream, &bare(Kind::Later), &[]).await?;
         return Ok(false);
     }
