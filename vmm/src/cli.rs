@@ -204,8 +204,12 @@ pub enum Compression {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum TimeoutAction {
+    /// The partition goes on here
     Abort,
+    /// Switch over with the blackout it takes
     Force,
+    /// Slow the program down until it converges; after the same time once more, abort
+    Throttle,
 }
 
 /// A bandwidth cap in bytes per second, or none.

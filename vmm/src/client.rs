@@ -45,6 +45,7 @@ fn migration(arguments: &MigrateArgs) -> Value {
     let on_timeout = match arguments.on_timeout {
         TimeoutAction::Abort => "abort",
         TimeoutAction::Force => "force",
+        TimeoutAction::Throttle => "throttle",
     };
     let compression = match arguments.compression {
         Compression::Auto => "auto",
