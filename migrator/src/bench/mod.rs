@@ -245,15 +245,21 @@ fn start<'a>(
         }
     };
     if setup.case.observer() != Observer::None {
-        await_observation(setup, session.as_ref(), 1)?;
+        await_observation(setup, system, session.as_ref(), 1)?;
     }
     Ok(session)
 }
 
-fn await_observation(setup: &Setup, session: &dyn Session, until_us: u64) -> Result<(), BenchError> {
+fn await_observation(
+    setup: &Setup,
+    system: System,
+    session: &dyn Session,
+    until_us: u64,
+) -> Result<(), BenchError> {
     let seen = session.observation();
     let known = || (seen.known_until_us() >= until_us).then_some(());
     processes::wait_for(START, known)?.ok_or_else(|| BenchError::Blind {
+        who: system.name(),
         waited_s: START.as_secs(),
         said: processes::last_words(&setup.log()),
     })
@@ -273,7 +279,7 @@ fn migrate_once(
     if setup.case.observer() == Observer::None {
         return Ok(Run::new(system, run, moved, None, quiet_us));
     }
-    await_observation(setup, session, moved.end_us + quiet_us.max(record::AFTER_US))?;
+    await_observation(setup, system, session, moved.end_us + quiet_us.max(record::AFTER_US))?;
     Ok(Run::new(system, run, moved, Some(session.observation()), quiet_us))
 }
 
