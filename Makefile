@@ -32,6 +32,7 @@ unit: deps build
 	else echo "not run: the LBAF problems, which are in ../shared/data/lbaf of the builders' checkout"; fi
 
 mpi-check: build
+	$(ROOT)tests/mpich-abi.sh $(OUT)/mpich-abi
 	$(MAKE) --no-print-directory -C guest-shim check
 	$(MAKE) --no-print-directory -C guest-shim conformance-sample
 

@@ -1,11 +1,15 @@
 //! Tables and lines for people; scripts use `--json`.
 
+mod monitor;
+
 use control::{
     ApplicationExplanation, ApplicationView, CandidateView, EventView, GateView, HostView, MoveView,
     PartitionView, PlanView,
 };
 
 use crate::lbaf::Outcome;
+
+pub use monitor::{exported, series, traffic};
 
 /// Columns wide enough for their contents, separated by two spaces.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {

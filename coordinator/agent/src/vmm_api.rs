@@ -114,6 +114,11 @@ struct VmmPeer {
     bytes_sent: u64,
     #[serde(default)]
     bytes_received: u64,
+    #[serde(default)]
+    messages_sent: u64,
+    #[serde(default)]
+    messages_received: u64,
+    round_trip_ns: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,6 +187,9 @@ pub(crate) async fn counters(socket: &Path) -> Result<Counters, VmmError> {
         rank: peer.rank,
         bytes_sent: peer.bytes_sent,
         bytes_received: peer.bytes_received,
+        messages_sent: peer.messages_sent,
+        messages_received: peer.messages_received,
+        round_trip_ns: peer.round_trip_ns,
     };
     Ok(Counters {
         run_ns: from.run_ns,

@@ -6,10 +6,12 @@
 
 mod bytes;
 mod command;
+mod exposition;
 mod fabric;
 mod ids;
 mod measurement;
 mod message;
+mod monitor;
 mod query;
 mod report;
 mod specification;
@@ -17,10 +19,12 @@ mod text;
 
 pub use bytes::Bytes;
 pub use command::{Action, Command, CommandResult, Commands, CommandsRequest, Outcome, Peer, Start};
+pub use exposition::{EXPOSITION_TYPE, Labels, Sheet};
 pub use fabric::{fabric_address, partition_directory};
 pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
 pub use measurement::MoveReport;
 pub use message::{Message, MessageError, decode, encode};
+pub use monitor::{SeriesAnswer, SeriesView, TrafficPair, TrafficView};
 pub use query::{
     AlternativeView, ApplicationExplanation, ApplicationState, ApplicationView, CandidateView, ErrorBody,
     EventView, EventsAnswer, GainTerms, GateView, HostView, MigrateOrder, MoveView, OutputAnswer,

@@ -1,9 +1,10 @@
 //! What was measured of one migration.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// One migration, as the source measured it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MoveReport {
     /// Seconds from the request to the end.

@@ -1,12 +1,13 @@
 //! What the coordinator tells a user: the JSON of its `--json` commands.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError, require};
 use crate::{ApplicationId, Bytes, Epoch, HostName, MoveId, MoveReport, PartitionState, Rank, Stream};
 
 /// State of an application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApplicationState {
     /// Placed; not every partition runs yet.
@@ -22,7 +23,7 @@ pub enum ApplicationState {
 }
 
 /// A move, past or present.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MoveView {
     /// Its number.
     pub id: MoveId,
@@ -55,7 +56,7 @@ pub struct MoveView {
 }
 
 /// An application.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApplicationView {
     /// Identity.
     pub id: ApplicationId,
@@ -80,7 +81,7 @@ pub struct ApplicationView {
 }
 
 /// A host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostView {
     /// Name.
     pub name: HostName,
@@ -105,7 +106,7 @@ pub struct HostView {
 }
 
 /// A partition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionView {
     /// Application.
     pub application: ApplicationId,
@@ -123,6 +124,9 @@ pub struct PartitionView {
     pub exit_status: Option<u8>,
     /// Busy share of a processor (run time without polling), smoothed.
     pub load: f64,
+    /// Standard error of `load` as an estimate.
+    #[serde(default)]
+    pub noise: f64,
     /// Share of time that it was ready to run but did not.
     pub steal: f64,
     /// Units of work the program reported.
@@ -138,7 +142,7 @@ pub struct PartitionView {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     /// Position in the journal.
     pub sequence: u64,
@@ -159,7 +163,7 @@ pub struct EventView {
 }
 
 /// Events after a position.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventsAnswer {
     /// The events.
     pub events: Vec<EventView>,
@@ -168,7 +172,7 @@ pub struct EventsAnswer {
 }
 
 /// A condition that a move has to meet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GateView {
     /// Its name.
     pub name: String,
@@ -183,7 +187,7 @@ pub struct GateView {
 }
 
 /// A move that was considered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CandidateView {
     /// Application.
     pub application: ApplicationId,
@@ -228,7 +232,7 @@ pub struct CandidateView {
 }
 
 /// Where the gain of a move comes from, in the unit of the potential.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GainTerms {
     /// Relief of the source.
     pub load_source: f64,
@@ -241,7 +245,7 @@ pub struct GainTerms {
 }
 
 /// A destination that was not chosen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AlternativeView {
     /// The host.
     pub host: HostName,
@@ -252,7 +256,7 @@ pub struct AlternativeView {
 }
 
 /// Why an application runs where it does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApplicationExplanation {
     /// The application.
     pub application: ApplicationId,
@@ -273,7 +277,7 @@ pub struct ApplicationExplanation {
 }
 
 /// A move to be made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlannedMove {
     /// Application.
     pub application: ApplicationId,
@@ -293,7 +297,7 @@ pub struct PlannedMove {
 }
 
 /// What the planner decides now, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
     /// Load and utilisation per host.
     pub hosts: Vec<HostView>,
@@ -322,7 +326,7 @@ pub struct PlanView {
 }
 
 /// A piece of output for a user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputEntry {
     /// Rank.
     pub rank: Rank,
@@ -337,7 +341,7 @@ pub struct OutputEntry {
 }
 
 /// Output of an application after a position.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputAnswer {
     /// The run of the coordinator; positions of another one mean nothing.
     pub incarnation: u64,
@@ -356,7 +360,7 @@ pub struct OutputAnswer {
 }
 
 /// A user orders a move.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigrateOrder {
     /// Application.
@@ -368,14 +372,14 @@ pub struct MigrateOrder {
 }
 
 /// An application was taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Submitted {
     /// Its identity.
     pub application: ApplicationId,
 }
 
 /// An error, with a status of 400 or above.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// What, where and what to do.
     pub error: String,

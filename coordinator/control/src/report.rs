@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError, require};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// What a host is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostFacts {
     /// Processors given to partitions.
@@ -26,13 +27,14 @@ pub struct HostFacts {
     /// The host part of the addresses where it takes migrations.
     pub migrate_address: String,
     /// The agent's state directory.
+    #[schema(value_type = String)]
     pub state_directory: PathBuf,
     /// Version of the agent.
     pub version: String,
 }
 
 /// State of a partition's process on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PartitionState {
     /// Its process does not answer yet.
@@ -56,7 +58,7 @@ pub enum PartitionState {
 }
 
 /// How a partition's process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum End {
     /// The program (or the VMM) ended with this status.
@@ -79,7 +81,7 @@ impl End {
 }
 
 /// Bytes and messages exchanged with one peer since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerTraffic {
     /// The peer.
@@ -88,10 +90,19 @@ pub struct PeerTraffic {
     pub bytes_sent: u64,
     /// Bytes from it.
     pub bytes_received: u64,
+    /// Messages to it.
+    #[serde(default)]
+    pub messages_sent: u64,
+    /// Messages from it.
+    #[serde(default)]
+    pub messages_received: u64,
+    /// Smallest recent time from a send to its acknowledgement, in nanoseconds, if the VMM measures it.
+    #[serde(default)]
+    pub round_trip_ns: Option<u64>,
 }
 
 /// Counters of a partition since its start (they move with it), except `resident_kib`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Counters {
     /// vCPU thread on a processor.
@@ -119,7 +130,7 @@ pub struct Counters {
 }
 
 /// A partition's process on this host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PartitionReport {
     /// Application.
@@ -145,7 +156,7 @@ pub struct PartitionReport {
 }
 
 /// A stream of bytes from a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stream {
     /// Standard output of the program.
@@ -157,7 +168,7 @@ pub enum Stream {
 }
 
 /// A piece of a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutputChunk {
     /// Application.
@@ -175,7 +186,7 @@ pub struct OutputChunk {
 }
 
 /// Up to where the coordinator has a stream; the agent keeps everything from there on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamPosition {
     /// Application.
@@ -191,7 +202,7 @@ pub struct StreamPosition {
 }
 
 /// Everything an agent knows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// [`PROTOCOL`].
@@ -213,11 +224,13 @@ pub struct Report {
 }
 
 /// The coordinator's answer: the report is in its journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
     /// Whose agent this is now.
     pub cluster: ClusterId,
+    /// Fencing token of the coordinator that says so: a later one has a higher one.
+    pub fence: u64,
     /// One for every stream in the report.
     pub positions: Vec<StreamPosition>,
 }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError};
 use crate::{HostName, RANKS_MAX, Rank};
 
 /// How ranks are placed when the application starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// One after the other on the host with the lowest load.
@@ -23,20 +24,22 @@ pub enum Strategy {
 }
 
 /// A host file that a partition sees read-only under another path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileMapping {
     /// Absolute path on the host.
+    #[schema(value_type = String)]
     pub host: PathBuf,
     /// Path in the partition.
     pub guest: String,
 }
 
 /// One executable of the application and the consecutive ranks that run it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
     /// Static ELF file, an absolute path that every host sees.
+    #[schema(value_type = String)]
     pub executable: PathBuf,
     /// Its arguments, without the program's name.
     pub args: Vec<String>,
@@ -51,7 +54,7 @@ pub struct Component {
 }
 
 /// An application to run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Specification {
     /// Its name; the cluster adds a number.
@@ -65,6 +68,7 @@ pub struct Specification {
     /// May its partitions move?
     pub migrate: bool,
     /// Directory for the partitions' `--report` files (`rank-K-epoch-E.json`), if they are wanted.
+    #[schema(value_type = Option<String>)]
     pub report: Option<PathBuf>,
 }
 

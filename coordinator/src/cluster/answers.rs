@@ -154,6 +154,7 @@ impl Cluster {
             pid: report.and_then(|report| report.pid),
             exit_status: owner.end().map(control::End::status),
             load: load.mean,
+            noise: load.variance_of_mean.max(0.0).sqrt(),
             steal: load.steal,
             progress: counters.map_or(0, |counters| counters.progress),
             resident_kib: counters.map_or(0, |counters| counters.resident_kib),

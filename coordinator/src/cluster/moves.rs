@@ -220,6 +220,7 @@ impl Cluster {
         self.suffer(now_ms, planner::loss(&snapshot));
         (snapshot.sustained_s, snapshot.suffered_s) = (self.sustained_s(now_ms), self.suffered_s);
         let plan = planner::plan(&snapshot);
+        self.note_plan(&plan);
         let findings = checker::check(&snapshot, &plan);
         if let Some(finding) = findings.first() {
             // A plan that breaks what was asked for is not run, whatever the planner thinks of it.
