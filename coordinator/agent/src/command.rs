@@ -105,6 +105,13 @@ async fn carry_out(host: &Arc<Host>, command: &Command) -> Result<Outcome, Comma
             vmm_api::set_peers(&partition.socket, peers).await?;
             Ok(Outcome::Done)
         }
+        Action::Share { generation, target, speed_ppm } => {
+            let partition = host.partition(&key).ok_or(CommandError::Absent)?;
+            let share =
+                serde_json::json!({"generation": generation, "target": target, "speed_ppm": speed_ppm});
+            vmm_api::give_share(&partition.socket, share).await?;
+            Ok(Outcome::Done)
+        }
         Action::Kill => {
             if let Some(partition) = host.partition(&key) {
                 partition.kill_and_wait().await;
