@@ -42,6 +42,10 @@ pub struct Start {
     /// File for the partition's report, if wanted.
     #[schema(value_type = Option<String>)]
     pub report: Option<PathBuf>,
+    /// SHA-256 (hexadecimal) that executable and files must have, by path.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub digests: BTreeMap<PathBuf, String>,
 }
 
 /// What is to be done with the partition (application, rank, epoch) of the command.
