@@ -123,6 +123,7 @@ impl Chaos {
 
     /// Moves so far, of all applications.
     fn moves(&self) -> Result<usize> {
+        self.cluster.wait("a leader", 40, |it| Ok(it.leader()?.is_some()))?;
         let apps = self.cluster.json(&["apps"])?;
         let count = |app: &serde_json::Value, key: &str| app[key].as_array().map_or(0, Vec::len);
         let all = apps.as_array().ok_or("no list")?.iter();
@@ -218,17 +219,20 @@ impl Chaos {
     }
 }
 
-fn run(seed: u64, moves: u64) -> Result {
+fn run(seed: u64, moves: usize) -> Result {
     let mut chaos = Chaos::start(seed)?;
-    for step in 0..moves {
-        chaos
-            .step()
-            .map_err(|error| format!("seed {seed}, step {step}, kills {:?}: {error}", chaos.kills))?;
+    // Some orders do not become moves: what takes them may be killed before it has decided.
+    for step in 0..4 * moves {
+        let name = |error| format!("seed {seed}, step {step}: {error}");
+        chaos.step().map_err(name)?;
+        if chaos.moves().map_err(name)? >= moves {
+            return chaos.finish();
+        }
     }
-    chaos.finish()
+    Err(format!("seed {seed}: fewer than {moves} moves").into())
 }
 
-fn number(name: &str, default: u64) -> u64 {
+fn number<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
