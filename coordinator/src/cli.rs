@@ -20,11 +20,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::certificates::{self, CertificatesError};
 use crate::checker::{self, Finding};
-use crate::client::{ClientError, call};
+use crate::client::{ClientError, Target, call};
 use crate::cluster::Settings;
 use crate::lbaf::{self, LbafError};
-use crate::net::{ServeError, openapi, serve};
+use crate::net::{Entrance, ServeError, openapi, serve};
 use crate::policy::{self, PolicyError};
 use crate::{planner, render};
 
@@ -39,7 +40,7 @@ const DEFAULT_ADDRESS: &str = "tcp:127.0.0.1:7600";
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version)]
 struct Arguments {
-    /// Address of the coordinator, tcp:HOST:PORT.
+    /// Address of the coordinator, tls:HOST:PORT or tcp:HOST:PORT.
     #[arg(long, global = true, env = "PARTITA_COORDINATOR", default_value = DEFAULT_ADDRESS)]
     coordinator: TcpAddress,
     /// Print JSON.
@@ -48,6 +49,11 @@ struct Arguments {
     /// Allow plain TCP to other machines.
     #[arg(long, global = true)]
     insecure: bool,
+    /// A file with the token that says who asks, in place of --tls-cert.
+    #[arg(long, global = true, env = "PARTITA_TOKEN_FILE", value_name = "FILE", help_heading = "TLS")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: partita_tls::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -109,6 +115,10 @@ enum Command {
     },
     /// Print the description of the API (OpenAPI, JSON). Needs no coordinator.
     Openapi,
+    /// Make throw-away certificates: a CA, the head node, hosts, and people by role.
+    Certificates(certificates::Certificates),
+    /// Make a token for a user, with a role.
+    Token(certificates::NewToken),
     /// End an application.
     Stop {
         /// The application.
@@ -160,9 +170,12 @@ struct Plan {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Where to listen, tcp:HOST:PORT.
+    /// Where to listen, tls:HOST:PORT or tcp:HOST:PORT.
     #[arg(long, default_value = DEFAULT_ADDRESS)]
     listen: TcpAddress,
+    /// File of the hashes of tokens, from `coordinator token`: who has one needs no certificate.
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
     /// File of the journal; made if it does not exist.
     #[arg(long)]
     state: PathBuf,
@@ -201,7 +214,9 @@ struct Serve {
 /// A command that failed.
 #[derive(Debug, Error)]
 enum CliError {
-    #[error("{0}: plain TCP to other machines is not protected; add --insecure if the network is")]
+    #[error(
+        "{0}: plain TCP to other machines is not protected; write tls:, or add --insecure if the network is"
+    )]
     Insecure(TcpAddress),
     #[error("--{0} must be a number that is not negative")]
     Number(&'static str),
@@ -215,6 +230,8 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
     #[error("the output cannot be written")]
     Output(#[source] std::io::Error),
     #[error("the runtime cannot be started")]
@@ -239,7 +256,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             eprintln!("coordinator: {}", chain(&error));
             let wrong_use = matches!(
                 error,
-                CliError::Insecure(_) | CliError::Number(_) | CliError::Policy(_) | CliError::Lbaf(_)
+                CliError::Insecure(_)
+                    | CliError::Number(_)
+                    | CliError::Policy(_)
+                    | CliError::Lbaf(_)
+                    | CliError::Certificates(_)
+                    | CliError::Serve(ServeError::Identity(_) | ServeError::Tokens(_))
+                    | CliError::Client(ClientError::Identity(_) | ClientError::Token { .. })
             );
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
@@ -261,12 +284,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn run(arguments: Arguments) -> Result<u8, CliError> {
     let protected = |address: &TcpAddress| {
-        let fine = arguments.insecure || address.is_loopback();
+        let fine = arguments.insecure || address.is_protected();
         if fine { Ok(()) } else { Err(CliError::Insecure(address.clone())) }
     };
     if let Command::Serve(options) = &arguments.command {
         protected(&options.listen)?;
-        serve(&options.listen, &options.state, settings(options)?)?;
+        let entrance = Entrance::new(options.listen.clone(), &arguments.tls, options.tokens.as_deref())?;
+        serve(entrance, &options.state, settings(options)?)?;
         return Ok(0);
     }
     if let Command::Plan(options) = &arguments.command
@@ -278,8 +302,18 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
         print(std::io::stdout(), openapi().as_bytes())?;
         return Ok(0);
     }
+    let made = match &arguments.command {
+        Command::Certificates(options) => Some(certificates::make(options)?),
+        Command::Token(options) => Some(certificates::make_token(options)?),
+        _ => None,
+    };
+    if let Some(made) = made {
+        print(std::io::stdout(), made.as_bytes())?;
+        return Ok(0);
+    }
     protected(&arguments.coordinator)?;
-    let client = Client { address: arguments.coordinator, json: arguments.json };
+    let target = Target::new(arguments.coordinator, &arguments.tls, arguments.token_file.as_deref())?;
+    let client = Client { target, json: arguments.json };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(client.run(arguments.command))
@@ -342,7 +376,7 @@ fn settings(options: &Serve) -> Result<Settings, CliError> {
 }
 
 struct Client {
-    address: TcpAddress,
+    target: Target,
     json: bool,
 }
 
@@ -350,7 +384,7 @@ impl Client {
     async fn run(&self, command: Command) -> Result<u8, CliError> {
         match command {
             // Handled before there is a client.
-            Command::Serve(_) | Command::Openapi => {}
+            Command::Serve(_) | Command::Openapi | Command::Certificates(_) | Command::Token(_) => {}
             Command::Submit { manifest, wait } => return self.submit(&manifest, wait).await,
             Command::Apps => {
                 let views: Vec<ApplicationView> = self.get("/v1/applications").await?;
@@ -399,11 +433,11 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        call(&self.address, Method::GET, path, Vec::new()).await
+        call(&self.target, Method::GET, path, Vec::new()).await
     }
 
     async fn stop(&self, application: &ApplicationId) -> Result<serde_json::Value, ClientError> {
-        call(&self.address, Method::POST, &format!("/v1/applications/{application}/stop"), Vec::new()).await
+        call(&self.target, Method::POST, &format!("/v1/applications/{application}/stop"), Vec::new()).await
     }
 
     fn show<T: Serialize>(&self, value: &T, text: impl Fn(&T) -> String) -> Result<(), CliError> {
@@ -415,7 +449,7 @@ impl Client {
         let waiter = format!("w{}", std::process::id());
         let path =
             if wait { format!("/v1/applications?waiter={waiter}") } else { "/v1/applications".to_owned() };
-        let submitted: Submitted = call(&self.address, Method::POST, &path, encode(&specification)).await?;
+        let submitted: Submitted = call(&self.target, Method::POST, &path, encode(&specification)).await?;
         if !wait {
             self.show(&submitted, |submitted| format!("{}\n", submitted.application))?;
             return Ok(0);
@@ -515,7 +549,7 @@ impl Client {
     }
 
     async fn migrate(&self, order: MigrateOrder) -> Result<u8, CliError> {
-        let mut view: MoveView = call(&self.address, Method::POST, "/v1/moves", encode(&order)).await?;
+        let mut view: MoveView = call(&self.target, Method::POST, "/v1/moves", encode(&order)).await?;
         while view.state != "done" && view.state != "failed" {
             view = self.get(&format!("/v1/moves/{}?wait_s=10", view.id)).await?;
         }

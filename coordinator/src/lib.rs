@@ -12,6 +12,8 @@
 //! started again replays the journal and goes on.
 #![forbid(unsafe_code)]
 
+pub mod access;
+mod certificates;
 pub mod checker;
 mod cli;
 mod client;

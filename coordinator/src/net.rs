@@ -1,5 +1,6 @@
 //! The server: HTTP/1.1 + JSON for agents and users. Here is how it starts; below, what it owns, its sockets and its routes.
 
+mod doors;
 mod routes;
 mod server;
 mod sockets;
@@ -8,8 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use control::{ClusterId, IdError, TcpAddress};
+use partita_tls::{IdentityError, Options, Wanted};
+use rustls::ServerConfig;
 use thiserror::Error;
 
+use crate::access::{Access, TokensError};
 use crate::cluster::{Cluster, Settings};
 use crate::journal::{Journal, JournalError};
 use server::{Server, now_ms};
@@ -28,6 +32,12 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// Certificate, key and CA.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// No random numbers for the name of a new cluster.
     #[error("/dev/urandom cannot be read")]
     Random(#[source] std::io::Error),
@@ -44,15 +54,44 @@ pub fn openapi() -> String {
     crate::openapi::text(&routes::described().into_openapi())
 }
 
+/// Where to listen, and who is let in.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The address.
+    pub listen: TcpAddress,
+    /// The server's side of TLS, if the address has it.
+    config: Option<Arc<ServerConfig>>,
+    access: Access,
+}
+
+impl Entrance {
+    /// Reads the files that are named.
+    ///
+    /// # Errors
+    /// A file is missing or cannot be used.
+    pub fn new(listen: TcpAddress, tls: &Options, tokens: Option<&Path>) -> Result<Self, ServeError> {
+        let mut access = Access::new(listen.is_tls());
+        if let Some(path) = tokens {
+            access = access.with_tokens(path)?;
+        }
+        let wanted = if access.has_tokens() { Wanted::Unnamed } else { Wanted::Anyone };
+        let config = match listen.is_tls() {
+            true => Some(tls.identity_for(format!("--listen {listen}"))?.server(wanted)?),
+            false => None,
+        };
+        Ok(Self { listen, config, access })
+    }
+}
+
 /// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready.
-pub fn serve(listen: &TcpAddress, state: &Path, settings: Settings) -> Result<(), ServeError> {
+pub fn serve(entrance: Entrance, state: &Path, settings: Settings) -> Result<(), ServeError> {
     let name = random_cluster()?;
     let (journal, entries) = Journal::open(state, &name, now_ms())?;
     let cluster = Cluster::resume(settings, name, &entries, now_ms());
     let server = Server::new(cluster, journal);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Server)?;
-    runtime.block_on(sockets::run(Arc::new(server), listen))
+    runtime.block_on(sockets::run(Arc::new(server), entrance))
 }
 
 fn random_cluster() -> Result<ClusterId, ServeError> {

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use control::{Answer, ClusterId, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode};
+use control::{
+    Answer, ClusterId, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode,
+};
 use hyper::{Method, StatusCode};
+use rustls::ClientConfig;
 use thiserror::Error;
 
 use crate::command;
@@ -45,14 +48,20 @@ enum LinkError {
 pub(crate) struct Link {
     host: Arc<Host>,
     addresses: Vec<TcpAddress>,
+    /// For those with TLS.
+    config: Option<Arc<ClientConfig>>,
     /// Number of failures so far: which address is asked next.
     turn: AtomicUsize,
 }
 
 impl Link {
-    /// `addresses` of leader and standby; there is at least one.
-    pub(crate) fn new(host: Arc<Host>, addresses: Vec<TcpAddress>) -> Self {
-        Self { host, addresses, turn: AtomicUsize::new(0) }
+    /// `addresses` of leader and standby; there is at least one, and a `config` if one of them has TLS.
+    pub(crate) fn new(
+        host: Arc<Host>,
+        addresses: Vec<TcpAddress>,
+        config: Option<Arc<ClientConfig>>,
+    ) -> Self {
+        Self { host, addresses, config, turn: AtomicUsize::new(0) }
     }
 
     fn address(&self, turn: usize) -> &TcpAddress {
@@ -82,7 +91,11 @@ impl Link {
                 }
                 Err(error) => {
                     if !silent {
-                        eprintln!("agent: coordinator {}: {}; trying again", self.address(turn), chain(&error));
+                        eprintln!(
+                            "agent: coordinator {}: {}; trying again",
+                            self.address(turn),
+                            chain(&error)
+                        );
                     }
                     self.turn_away_from(turn);
                     silent = true;
@@ -109,7 +122,9 @@ impl Link {
     /// A last report, before the agent ends.
     pub(crate) async fn report_last(&self) {
         // The coordinator finds out by itself if this does not reach it.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.report_once(self.turn.load(Ordering::Relaxed))).await;
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), self.report_once(self.turn.load(Ordering::Relaxed)))
+                .await;
     }
 
     /// Asks for commands for ever and has them carried out.
@@ -163,9 +178,19 @@ impl Link {
         Ok(())
     }
 
-    async fn post(&self, turn: usize, path: &str, body: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, LinkError> {
+    async fn post(
+        &self,
+        turn: usize,
+        path: &str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, LinkError> {
         let address = self.address(turn);
-        let target = Target::Tcp(address.host().to_owned(), address.port());
+        let (name, port) = (address.host().to_owned(), address.port());
+        let target = match self.config.as_ref().filter(|_| address.is_tls()) {
+            Some(config) => Target::Tls(name, port, config.clone()),
+            None => Target::Tcp(name, port),
+        };
         let (status, body) = request(&target, Method::POST, path, body, timeout).await?;
         if status == StatusCode::OK {
             return Ok(body);

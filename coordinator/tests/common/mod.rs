@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test program uses its own part of it")]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,10 @@ pub const STILL: &[&str] = &["--imbalance-threshold=1000000", "--host-timeout-s=
 pub struct Cluster {
     directory: TempDir,
     port: u16,
+    scheme: &'static str,
     options: Vec<String>,
+    /// What the clients of this cluster say about who asks.
+    user: Vec<String>,
     coordinator: Option<Child>,
     agents: BTreeMap<String, Child>,
 }
@@ -41,10 +45,31 @@ fn example(name: &str) -> PathBuf {
 impl Cluster {
     /// A coordinator and agents, each `NAME` or `NAME OPTIONS…`; every host has one processor.
     pub fn start(options: &[&str], agents: &[&str]) -> Result<Self> {
+        Self::start_as("tcp", options, &[], agents)
+    }
+
+    /// The same over TLS, with a user who has certificates or a token.
+    pub fn secured(options: &[&str], user: &[String], agents: &[&str]) -> Result<Self> {
+        Self::start_as("tls", options, user, agents)
+    }
+
+    /// The same without TLS, but with a user who has a token.
+    pub fn guarded(options: &[&str], user: &[String]) -> Result<Self> {
+        Self::start_as("tcp", options, user, &[])
+    }
+
+    fn start_as(scheme: &'static str, options: &[&str], user: &[String], agents: &[&str]) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut cluster =
-            Self { directory: TempDir::new()?, port, options, coordinator: None, agents: BTreeMap::new() };
+        let mut cluster = Self {
+            directory: TempDir::new()?,
+            port,
+            scheme,
+            options,
+            user: user.to_vec(),
+            coordinator: None,
+            agents: BTreeMap::new(),
+        };
         cluster.start_coordinator()?;
         for agent in agents {
             cluster.start_agent(agent)?;
@@ -61,8 +86,9 @@ impl Cluster {
         self.directory.path()
     }
 
-    fn address(&self) -> String {
-        format!("tcp:127.0.0.1:{}", self.port)
+    /// Where the coordinator listens.
+    pub fn address(&self) -> String {
+        format!("{}:127.0.0.1:{}", self.scheme, self.port)
     }
 
     /// Starts the coordinator, again with the same state.
@@ -118,7 +144,7 @@ impl Cluster {
     /// A client command to be run.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
-        command.args(["--coordinator", &self.address()]).args(arguments);
+        command.args(["--coordinator", &self.address()]).args(&self.user).args(arguments);
         command
     }
 
@@ -288,6 +314,25 @@ pub fn get(port: u16, path: &str, header: &str, enough: impl Fn(&str) -> bool) -
             return Ok(text.into_owned());
         }
     }
+}
+
+/// What an agent says first, on standard error.
+pub fn first_line_of_agent(address: &str, name: &str, who: &[String], directory: &Path) -> Result<String> {
+    let mut child = Command::new(example("test_agent"))
+        .args(["--name", name, "--coordinator", address, "--cpus=0", "--memory=4G"])
+        .args(["--migrate-address=127.0.0.1", "--vmm"])
+        .arg(example("fake_vmm"))
+        .arg("--state-dir")
+        .arg(directory.join("another"))
+        .args(who)
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    let read = BufReader::new(child.stderr.take().ok_or("no stderr")?).read_line(&mut line);
+    child.kill()?;
+    child.wait()?;
+    read?;
+    Ok(line)
 }
 
 /// Checks what `submit --wait` printed: every line of every rank once and in order.
