@@ -1,7 +1,7 @@
 //! A stand-in for `vmm` in tests: speaks `docs/vmm-api.md`, but its partition only counts lines. No KVM is needed.
 //!
 //! `fake_vmm run … ELF LINES EVERY_MS [FILE]` prints `rank K line I` on stdout (and every tenth on stderr), I from 0 to LINES - 1.
-//! `--env` steers it: `LOAD=0.5` (share of time that counts as run time; `LOAD_K` for rank K), `EXIT=3`, `TALK_K=1,2`,
+//! `--env` steers it: `LOAD=0.5` (share of time that counts as run time; `LOAD_K` for rank K), `EXIT=3`, `TALK_K=1,2`, `LINES=FILE`,
 //! `MIGRATE=fail|in-doubt-lost|in-doubt-delivered|in-doubt-both|die-after-delivery` (once per partition), `MIGRATE_MS=200`.
 //! With a third argument, FILE, it goes on after its lines until there is FILE: no end overtakes a test on a slow machine.
 
@@ -231,6 +231,12 @@ fn print_line(partition: &mut Partition) -> bool {
     if partition.line.is_multiple_of(10) {
         eprint!("E{text}");
         partition.stderr += text.len() as u64 + 1;
+    }
+    if let Some(path) = partition.env.get("LINES") {
+        // One write to the end of a file that all partitions share: a line that is there twice was executed twice.
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let text = format!("{} {} {}\n", partition.application, partition.rank, partition.line);
+        drop(file.map(|mut file| file.write_all(text.as_bytes())));
     }
     partition.line += 1;
     written.is_ok()

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use control::{
-    ApplicationExplanation, ApplicationId, ApplicationView, EventsAnswer, HostName, HostView, MigrateOrder,
-    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream, Submitted,
-    TcpAddress, TrafficView, encode,
+    ApplicationExplanation, ApplicationId, ApplicationView, ClusterId, EventsAnswer, HostName, HostView,
+    MigrateOrder, MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream,
+    Submitted, TcpAddress, TrafficView, encode,
 };
 use hyper::Method;
 use serde::Serialize;
@@ -22,11 +22,14 @@ use thiserror::Error;
 
 use crate::certificates::{self, CertificatesError};
 use crate::checker::{self, Finding};
-use crate::client::{ClientError, Target, call};
+use crate::client::{ClientError, Target, call, chain};
 use crate::cluster::Settings;
 use crate::lbaf::{self, LbafError};
-use crate::net::{Entrance, ServeError, openapi, serve};
+use crate::net::{Entrance, Place, ServeError, openapi, serve};
 use crate::policy::{self, PolicyError};
+use crate::store::StoreAddress;
+use crate::store::etcd::Options;
+use crate::top::{self, Overview};
 use crate::{planner, render};
 
 /// How long a waiting client bears a coordinator that is away.
@@ -34,15 +37,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An unfinished line is shown when it is longer.
 const LINE_BYTES_MAX: usize = 64 << 10;
 const RETRY: Duration = Duration::from_millis(300);
+/// Width and height of a frame of `top --once`.
+const FRAME: (usize, usize) = (120, 50);
+/// Events that `top` keeps.
+const TOP_EVENTS: usize = 100;
 const DEFAULT_ADDRESS: &str = "tcp:127.0.0.1:7600";
 
 /// Places applications on hosts and moves their partitions while they run.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version)]
 struct Arguments {
-    /// Address of the coordinator, tls:HOST:PORT or tcp:HOST:PORT.
-    #[arg(long, global = true, env = "PARTITA_COORDINATOR", default_value = DEFAULT_ADDRESS)]
-    coordinator: TcpAddress,
+    /// Address of the coordinator, tls:HOST:PORT or tcp:HOST:PORT; of leader and standby, separated by commas.
+    #[arg(long, global = true, env = "PARTITA_COORDINATOR", default_value = DEFAULT_ADDRESS, value_delimiter = ',')]
+    coordinator: Vec<TcpAddress>,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -113,6 +120,15 @@ enum Command {
         /// Number of the move, as in the events, or the application.
         what: Explained,
     },
+    /// Watch hosts, moves and partitions on the terminal; q quits.
+    Top {
+        /// Look this often, in seconds.
+        #[arg(long, default_value_t = 1.0)]
+        period_s: f64,
+        /// Print one frame and end; --json does so as well.
+        #[arg(long)]
+        once: bool,
+    },
     /// Print the description of the API (OpenAPI, JSON). Needs no coordinator.
     Openapi,
     /// Make throw-away certificates: a CA, the head node, hosts, and people by role.
@@ -163,6 +179,9 @@ struct Plan {
     /// Memory of every rank, in bytes.
     #[arg(long, requires = "from_lbaf", value_name = "BYTES")]
     memory_limit: Option<f64>,
+    /// Write what was measured of this cluster as a problem of LBAF: hosts are its ranks, partitions its tasks.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["from_lbaf", "explain"])]
+    to_lbaf: Option<PathBuf>,
     /// Write the problem again, with the tasks where the plan has them.
     #[arg(long, requires = "from_lbaf", value_name = "DIR")]
     write_lbaf: Option<PathBuf>,
@@ -177,8 +196,20 @@ struct Serve {
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
     /// File of the journal; made if it does not exist.
+    #[arg(long, required_unless_present = "store", conflicts_with = "store")]
+    state: Option<PathBuf>,
+    /// Where the journal is: file:PATH, or etcd:URL[,URL] for several coordinators of which one leads.
     #[arg(long)]
-    state: PathBuf,
+    store: Option<StoreAddress>,
+    /// Wait until no other coordinator leads, then lead; again after having lost the lease. With --store etcd:… only.
+    #[arg(long, requires = "store")]
+    standby: bool,
+    /// A leader of which etcd does not hear for this long is replaced, in seconds.
+    #[arg(long, requires = "store", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=600))]
+    lease_s: u64,
+    /// What all keys in etcd begin with; one per cluster.
+    #[arg(long, requires = "store", default_value = "partita", value_name = "NAME")]
+    etcd_prefix: ClusterId,
     /// Plan when the busiest host is above the mean by this share.
     #[arg(long, default_value_t = planner::Settings::default().imbalance)]
     imbalance_threshold: f64,
@@ -218,6 +249,12 @@ enum CliError {
         "{0}: plain TCP to other machines is not protected; write tls:, or add --insecure if the network is"
     )]
     Insecure(TcpAddress),
+    #[error(
+        "--store: plain HTTP to etcd on other machines is not protected; add --insecure if the network is"
+    )]
+    InsecureStore,
+    #[error("--standby needs a store that several coordinators share; add --store etcd:URL")]
+    Standby,
     #[error("--{0} must be a number that is not negative")]
     Number(&'static str),
     #[error(transparent)]
@@ -234,6 +271,8 @@ enum CliError {
     Certificates(#[from] CertificatesError),
     #[error("the output cannot be written")]
     Output(#[source] std::io::Error),
+    #[error("top")]
+    Terminal(#[source] std::io::Error),
     #[error("the runtime cannot be started")]
     Runtime(#[source] std::io::Error),
 }
@@ -257,6 +296,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let wrong_use = matches!(
                 error,
                 CliError::Insecure(_)
+                    | CliError::InsecureStore
+                    | CliError::Standby
                     | CliError::Number(_)
                     | CliError::Policy(_)
                     | CliError::Lbaf(_)
@@ -269,19 +310,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let part = source.to_string();
-        if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
-        }
-        next = source.source();
-    }
-    text
-}
-
 fn run(arguments: Arguments) -> Result<u8, CliError> {
     let protected = |address: &TcpAddress| {
         let fine = arguments.insecure || address.is_protected();
@@ -290,7 +318,7 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
     if let Command::Serve(options) = &arguments.command {
         protected(&options.listen)?;
         let entrance = Entrance::new(options.listen.clone(), &arguments.tls, options.tokens.as_deref())?;
-        serve(entrance, &options.state, settings(options)?)?;
+        serve(&entrance, place(options, arguments.insecure)?, settings(options)?)?;
         return Ok(0);
     }
     if let Command::Plan(options) = &arguments.command
@@ -311,7 +339,7 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
         print(std::io::stdout(), made.as_bytes())?;
         return Ok(0);
     }
-    protected(&arguments.coordinator)?;
+    arguments.coordinator.iter().try_for_each(protected)?;
     let target = Target::new(arguments.coordinator, &arguments.tls, arguments.token_file.as_deref())?;
     let client = Client { target, json: arguments.json };
     let runtime =
@@ -354,6 +382,27 @@ fn show<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Res
         text(value)
     };
     print(std::io::stdout(), text.as_bytes())
+}
+
+/// Where the journal is.
+fn place(options: &Serve, insecure: bool) -> Result<Place, CliError> {
+    let file =
+        |path: &PathBuf| if options.standby { Err(CliError::Standby) } else { Ok(Place::File(path.clone())) };
+    match (&options.store, &options.state) {
+        (Some(store @ StoreAddress::Etcd(_)), _) if !insecure && !store.is_loopback() => {
+            Err(CliError::InsecureStore)
+        }
+        (Some(StoreAddress::Etcd(endpoints)), _) => Ok(Place::Etcd(Options {
+            endpoints: endpoints.clone(),
+            prefix: options.etcd_prefix.to_string(),
+            lease_s: options.lease_s,
+            standby: options.standby,
+            identity: options.listen.to_string(),
+        })),
+        (Some(StoreAddress::File(path)), _) => file(path),
+        // clap sees to it that there is one.
+        (None, path) => file(path.as_ref().ok_or(CliError::Standby)?),
+    }
 }
 
 fn settings(options: &Serve) -> Result<Settings, CliError> {
@@ -411,6 +460,11 @@ impl Client {
             Command::Migrate { application, rank, host } => {
                 return self.migrate(MigrateOrder { application, rank, to: host }).await;
             }
+            Command::Top { period_s, once } => self.top(period_s, once).await?,
+            Command::Plan(Plan { to_lbaf: Some(directory), .. }) => {
+                let exported = lbaf::export::write(&self.measured().await?, &directory)?;
+                self.show(&exported, render::exported)?;
+            }
             Command::Plan(Plan { explain, .. }) => {
                 let view: PlanView = self.get("/v1/plan").await?;
                 self.show(&view, if explain { render::explained_plan } else { render::plan })?;
@@ -434,6 +488,63 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         call(&self.target, Method::GET, path, Vec::new()).await
+    }
+
+    async fn top(&self, period_s: f64, once: bool) -> Result<(), CliError> {
+        let period = checked("period-s", period_s)?.clamp(0.1, 3600.0);
+        if once || self.json {
+            let overview = self.overview(&mut Overview::default()).await?;
+            let lines = |it: &Overview| top::frame(it, FRAME.0, FRAME.1).join("\n") + "\n";
+            return self.show(&overview, lines);
+        }
+        let mut last = Overview::default();
+        let look = async || match self.overview(&mut last).await {
+            Ok(overview) => overview,
+            // It may come back; what was last seen stays on the screen.
+            Err(error) => Overview { trouble: Some(chain(&error)), ..last.clone() },
+        };
+        top::run(look, Duration::from_secs_f64(period)).await.map_err(CliError::Terminal)
+    }
+
+    /// What `top` shows; `last` has the events so far.
+    async fn overview(&self, last: &mut Overview) -> Result<Overview, ClientError> {
+        let mut events = std::mem::take(&mut last.events);
+        loop {
+            let after = events.last().map_or(0, |event| event.sequence);
+            let answer: EventsAnswer = self.get(&format!("/v1/events?after={after}")).await?;
+            let end = answer.events.is_empty();
+            events.extend(answer.events);
+            events.drain(..events.len().saturating_sub(TOP_EVENTS));
+            if end {
+                break;
+            }
+        }
+        *last = Overview {
+            hosts: self.get("/v1/hosts").await?,
+            partitions: self.get("/v1/partitions").await?,
+            applications: self.get("/v1/applications").await?,
+            events,
+            trouble: None,
+        };
+        Ok(last.clone())
+    }
+
+    /// What was measured of this cluster, for LBAF.
+    async fn measured(&self) -> Result<lbaf::export::Measured, ClientError> {
+        let hosts = self.get("/v1/hosts").await?;
+        let partitions: Vec<PartitionView> = self.get("/v1/partitions").await?;
+        let applications: std::collections::BTreeSet<&ApplicationId> =
+            partitions.iter().map(|it| &it.application).collect();
+        let mut traffic = Vec::new();
+        for id in applications {
+            match self.get::<TrafficView>(&format!("/v1/applications/{id}/traffic")).await {
+                Ok(view) => traffic.push(view),
+                // It has ended meanwhile.
+                Err(ClientError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lbaf::export::Measured { hosts, partitions, traffic })
     }
 
     async fn stop(&self, application: &ApplicationId) -> Result<serde_json::Value, ClientError> {

@@ -68,6 +68,9 @@ pub enum ClientError {
     /// It did not answer.
     #[error("the coordinator did not answer within {TIMEOUT:?}")]
     Timeout,
+    /// It does not lead.
+    #[error("{0}")]
+    Standby(String),
     /// It said no.
     #[error("{0}")]
     Refused(String),
@@ -80,10 +83,10 @@ impl ClientError {
     }
 }
 
-/// Which coordinator, and who asks.
+/// Which coordinators, and who asks.
 #[derive(Clone, Debug)]
 pub struct Target {
-    address: TcpAddress,
+    addresses: Vec<TcpAddress>,
     config: Option<Arc<ClientConfig>>,
     token: Option<String>,
 }
@@ -93,14 +96,16 @@ impl Target {
     ///
     /// # Errors
     /// A file is missing or cannot be used.
-    pub fn new(address: TcpAddress, tls: &Options, token: Option<&Path>) -> Result<Self, ClientError> {
-        let wanted = Wanted::Only(Role::Coordinator);
-        let config = match address.is_tls() {
-            true => Some(tls.identity_for(format!("--coordinator {address}"))?.client(wanted)?),
-            false => None,
+    pub fn new(addresses: Vec<TcpAddress>, tls: &Options, token: Option<&Path>) -> Result<Self, ClientError> {
+        let config = match addresses.iter().find(|address| address.is_tls()) {
+            Some(address) => {
+                let identity = tls.identity_for(format!("--coordinator {address}"))?;
+                Some(identity.client(Wanted::Only(Role::Coordinator))?)
+            }
+            None => None,
         };
         let token = token.map(read_token).transpose()?;
-        Ok(Self { address, config, token })
+        Ok(Self { addresses, config, token })
     }
 }
 
@@ -116,18 +121,53 @@ fn read_token(path: &Path) -> Result<String, ClientError> {
     }
 }
 
-/// Asks the coordinator.
+/// An error with its sources in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// Asks the coordinator: of several addresses the first one that leads.
 pub async fn call<T: DeserializeOwned>(
     target: &Target,
     method: Method,
     path: &str,
     body: Vec<u8>,
 ) -> Result<T, ClientError> {
-    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, method, path, body))
+    let mut last = ClientError::Timeout;
+    for address in &target.addresses {
+        match call_one(target, address, method.clone(), path, body.clone()).await {
+            // It has not been asked, so another one may be.
+            Err(error @ (ClientError::Connect { .. } | ClientError::Standby(_))) => last = error,
+            result => return result,
+        }
+    }
+    Err(last)
+}
+
+async fn call_one<T: DeserializeOwned>(
+    target: &Target,
+    address: &TcpAddress,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<T, ClientError> {
+    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, address, method, path, body))
         .await
         .map_err(|_| ClientError::Timeout)??;
     if !status.is_success() {
         let text = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.error);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(ClientError::Standby(text.unwrap_or_default()));
+        }
         return Err(ClientError::Refused(
             text.unwrap_or_else(|_| format!("the coordinator answered {status}")),
         ));
@@ -137,15 +177,15 @@ pub async fn call<T: DeserializeOwned>(
 
 async fn exchange(
     target: &Target,
+    address: &TcpAddress,
     method: Method,
     path: &str,
     body: Vec<u8>,
 ) -> Result<(StatusCode, Vec<u8>), ClientError> {
-    let address = &target.address;
     let error = |source| ClientError::Connect { address: address.clone(), source };
     let stream = TcpStream::connect((address.host(), address.port())).await.map_err(error)?;
     stream.set_nodelay(true).map_err(error)?;
-    match &target.config {
+    match target.config.as_ref().filter(|_| address.is_tls()) {
         None => converse(target, stream, method, path, body).await,
         Some(config) => {
             let distrust = |text: String| ClientError::Distrust { address: address.clone(), text };

@@ -29,6 +29,8 @@ use crate::view::{Process, View};
 
 /// Exit status of an application that a user stopped, as a shell shows SIGTERM.
 const STATUS_STOPPED: u8 = 143;
+/// Time that passes in one step when the coordinator was held up.
+const HELD_UP_MS: u64 = 1_000;
 /// Applications whose output is kept after their end.
 const LOGS_MAX: usize = 16;
 /// A command to an orphan is repeated after this long.
@@ -136,6 +138,9 @@ pub struct Cluster {
     suffered_at_ms: Option<u64>,
     overloaded_since_ms: Option<u64>,
     overload_told: bool,
+    /// When time passed last, and when it went on after the coordinator had been held up (Unix milliseconds).
+    ticked_ms: u64,
+    awake_ms: u64,
     /// How the last round of planning went, for the metrics.
     noted: Option<Planned>,
 }
@@ -173,6 +178,8 @@ impl Cluster {
             suffered_at_ms: None,
             overloaded_since_ms: None,
             overload_told: false,
+            ticked_ms: now_ms,
+            awake_ms: now_ms,
             noted: None,
         };
         cluster.record(now_ms, Record::Started { incarnation });
@@ -248,6 +255,11 @@ impl Cluster {
 
     /// Time has passed.
     pub fn tick(&mut self, now_ms: u64) {
+        // While the coordinator was stopped, or waited for its store, nobody could report to it.
+        if now_ms.saturating_sub(self.ticked_ms) > HELD_UP_MS {
+            self.awake_ms = now_ms;
+        }
+        self.ticked_ms = now_ms;
         self.find_lost_hosts(now_ms);
         self.advance(now_ms);
         if now_ms.saturating_sub(self.planned_ms) >= self.settings.period_ms {
@@ -340,7 +352,7 @@ impl Cluster {
                 .hosts
                 .get(name)
                 .map_or(self.started_ms + self.settings.host_timeout_ms, |seen| seen.at_ms);
-            let silent_ms = now_ms.saturating_sub(since);
+            let silent_ms = now_ms.saturating_sub(since.max(self.awake_ms));
             if silent_ms > self.settings.host_timeout_ms && !host.lost {
                 lost.push((name.clone(), silent_ms));
             }

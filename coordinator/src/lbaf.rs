@@ -4,6 +4,7 @@
 //! LBAF's ranks are hosts here, its tasks are partitions. Memory of a rank, as in its model: `rank_working_bytes`, each
 //! distinct shared block once, the largest `task_working_bytes`, and the footprints.
 
+pub mod export;
 mod files;
 
 use std::collections::BTreeMap;

@@ -33,7 +33,10 @@ pub mod reconcile;
 pub mod record;
 mod render;
 pub mod series;
+pub mod shares;
 pub mod state;
+pub mod store;
+mod top;
 pub mod view;
 
 pub use cli::main;

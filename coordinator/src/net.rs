@@ -5,25 +5,34 @@ mod routes;
 mod server;
 mod sockets;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use control::{ClusterId, IdError, TcpAddress};
-use partita_tls::{IdentityError, Options, Wanted};
+use partita_tls::{IdentityError, Options as Files, Wanted};
 use rustls::ServerConfig;
 use thiserror::Error;
 
 use crate::access::{Access, TokensError};
 use crate::cluster::{Cluster, Settings};
 use crate::journal::{Journal, JournalError};
+use crate::store::embedded::Embedded;
+use crate::store::etcd::{EtcdError, Options};
+use crate::store::{Store, StoreError};
 use server::{Server, now_ms};
 
 /// A server that could not start or go on.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The state file.
+    /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Where it is kept.
+    #[error("--state or --store")]
+    Store(#[from] StoreError),
+    /// It cannot lead.
+    #[error("--store")]
+    Etcd(#[from] EtcdError),
     /// The address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -58,10 +67,10 @@ pub fn openapi() -> String {
 #[derive(Debug)]
 pub struct Entrance {
     /// The address.
-    pub listen: TcpAddress,
+    listen: TcpAddress,
     /// The server's side of TLS, if the address has it.
     config: Option<Arc<ServerConfig>>,
-    access: Access,
+    access: Arc<Access>,
 }
 
 impl Entrance {
@@ -69,7 +78,7 @@ impl Entrance {
     ///
     /// # Errors
     /// A file is missing or cannot be used.
-    pub fn new(listen: TcpAddress, tls: &Options, tokens: Option<&Path>) -> Result<Self, ServeError> {
+    pub fn new(listen: TcpAddress, tls: &Files, tokens: Option<&Path>) -> Result<Self, ServeError> {
         let mut access = Access::new(listen.is_tls());
         if let Some(path) = tokens {
             access = access.with_tokens(path)?;
@@ -79,19 +88,46 @@ impl Entrance {
             true => Some(tls.identity_for(format!("--listen {listen}"))?.server(wanted)?),
             false => None,
         };
-        Ok(Self { listen, config, access })
+        Ok(Self { listen, config, access: Arc::new(access) })
     }
 }
 
-/// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready.
-pub fn serve(entrance: Entrance, state: &Path, settings: Settings) -> Result<(), ServeError> {
-    let name = random_cluster()?;
-    let (journal, entries) = Journal::open(state, &name, now_ms())?;
-    let cluster = Cluster::resume(settings, name, &entries, now_ms());
-    let server = Server::new(cluster, journal);
+/// Where the journal is.
+#[derive(Debug)]
+pub enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// In etcd, shared with others.
+    Etcd(Options),
+}
+
+/// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready, and one more when it leads.
+pub fn serve(entrance: &Entrance, place: Place, settings: Settings) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Server)?;
-    runtime.block_on(sockets::run(Arc::new(server), entrance))
+    runtime.block_on(async {
+        match place {
+            Place::File(path) => {
+                let server = open(Box::new(Embedded::open(&path)?), settings)?;
+                let socket = sockets::listen(entrance)?;
+                sockets::run(server, socket, entrance).await
+            }
+            Place::Etcd(options) => {
+                let socket = sockets::listen(entrance)?;
+                let Some(store) = sockets::stand_by(&socket, entrance, options).await? else { return Ok(()) };
+                let server = open(Box::new(store), settings)?;
+                println!("coordinator: leading");
+                sockets::run(server, socket, entrance).await
+            }
+        }
+    })
+}
+
+fn open(store: Box<dyn Store>, settings: Settings) -> Result<Arc<Server>, ServeError> {
+    let name = random_cluster()?;
+    let (journal, entries) = Journal::open_in(store, &name, now_ms())?;
+    let cluster = Cluster::resume(settings, name, &entries, now_ms());
+    Ok(Arc::new(Server::new(cluster, journal)))
 }
 
 fn random_cluster() -> Result<ClusterId, ServeError> {

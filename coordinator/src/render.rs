@@ -9,7 +9,7 @@ use control::{
 
 use crate::lbaf::Outcome;
 
-pub use monitor::{series, traffic};
+pub use monitor::{exported, series, traffic};
 
 /// Columns wide enough for their contents, separated by two spaces.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {

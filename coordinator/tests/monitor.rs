@@ -39,14 +39,9 @@ fn loads_and_traffic_are_kept_over_time_and_can_be_asked_for() -> Result {
     Ok(())
 }
 
-/// A port that is free now.
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 #[test]
 fn coordinator_and_agents_export_metrics_with_the_numbers_that_the_client_shows() -> Result {
-    let port = free_port()?;
+    let port = common::free_port()?;
     let cluster = Cluster::start(STILL, &[&format!("a --metrics tcp:127.0.0.1:{port}"), "b"])?;
     let id =
         cluster.submit(&cluster.manifest(2, 100_000, 20, "env = { LOAD = \"0.5\", TALK_0 = \"1\" }")?)?;
@@ -109,6 +104,31 @@ fn events_come_as_a_stream_that_goes_on_where_it_was_left() -> Result {
     );
     let wrong = cluster.get("/v1/events/stream", "Last-Event-ID: x\r\n", |_| false)?;
     assert!(wrong.starts_with("HTTP/1.1 400"), "{wrong}");
+    Ok(())
+}
+
+#[test]
+fn top_and_lbaf_show_what_runs() -> Result {
+    let cluster = Cluster::start(STILL, &["a", "b"])?;
+    let more = "env = { LOAD_0 = \"0.5\", TALK_0 = \"1\" }";
+    let id = cluster.submit(&cluster.manifest(2, 100_000, 20, more)?)?;
+    cluster.wait_running(&id)?;
+    cluster.client(&["migrate", &id, "1", "a"])?;
+    let text = String::from_utf8(cluster.client(&["top", "--once"])?.stdout)?;
+    assert!(text.contains("2 hosts, 1 applications, 2 partitions, 0 moves under way"), "{text}");
+    assert!(text.contains("asked by a user") && text.contains(&format!("{id}  ")), "{text}");
+    let refused = cluster.client(&["top"])?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("this is no terminal"), "{refused:?}");
+    let directory = cluster.path().join("lbaf").display().to_string();
+    cluster.wait("a load and traffic", 10, |it| {
+        let exported = it.json(&["plan", "--to-lbaf", &directory])?;
+        Ok(exported["tasks"] == 2
+            && exported["communications"] == 1
+            && it.partition(0)?["load"].as_f64().is_some_and(|load| load > 0.4))
+    })?;
+    let planned = cluster.json(&["plan", "--from-lbaf", &directory])?;
+    assert_eq!((&planned["ranks"], &planned["tasks"]), (&2.into(), &2.into()), "{planned}");
+    assert!(planned["w_max_before"].as_f64().is_some_and(|it| it > 0.4), "{planned}");
     Ok(())
 }
 

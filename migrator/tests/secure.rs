@@ -286,7 +286,11 @@ fn cost_of_tls() {
             of(&costs[costs.len() / 2])
         };
         let (wall, processor) = (median(|cost| cost.0), median(|cost| cost.1));
-        println!("{name}: {:.2} GiB/s, {:.2} processor seconds per GiB (both sides)", gib / wall, processor / gib);
+        println!(
+            "{name}: {:.2} GiB/s, {:.2} processor seconds per GiB (both sides)",
+            gib / wall,
+            processor / gib
+        );
     }
     let start = Instant::now();
     for _ in 0..20 {

@@ -160,6 +160,21 @@ pub enum Action {
     Migrate(MigrateArgs),
     /// Give a running migration up
     Cancel,
+    /// Tell a program that shares out units of work (partita.h) how many its rank should have
+    Share {
+        /// Number of the sharing-out; the same for all ranks, above every earlier one
+        #[arg(long, value_name = "G")]
+        generation: u64,
+        /// Units of this rank
+        #[arg(long, value_name = "N")]
+        units: u64,
+    },
+    /// Change the cap of a running migration
+    Bandwidth {
+        /// Bytes per second over all streams (K, M, G), or none
+        #[arg(value_name = "B", value_parser = parse_cap)]
+        cap: Cap,
+    },
 }
 
 #[derive(Debug, Clone, Args)]
@@ -182,6 +197,9 @@ pub struct MigrateArgs {
     /// What to do when it does not converge
     #[arg(long, default_value = "abort")]
     pub on_timeout: TimeoutAction,
+    /// Pack pages on the wire: when a sample says that it pays, never, or always with one codec
+    #[arg(long, value_enum, default_value = "auto")]
+    pub compression: Compression,
     /// Allow a plain connection to another machine
     #[arg(long)]
     pub insecure: bool,
@@ -191,10 +209,22 @@ pub struct MigrateArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Compression {
+    Auto,
+    None,
+    Zstd,
+    Lz4,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum TimeoutAction {
     Abort,
     Force,
 }
+
+/// A bandwidth cap in bytes per second, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap(pub Option<u64>);
 
 /// Processor numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,6 +240,16 @@ fn parse_size(text: &str) -> Result<u64, String> {
     let number: u64 =
         digits.parse().map_err(|_| "write a number of bytes, or one with K, M or G".to_owned())?;
     number.checked_mul(unit).ok_or_else(|| "that is more than can be addressed".to_owned())
+}
+
+fn parse_cap(text: &str) -> Result<Cap, String> {
+    match text {
+        "none" => Ok(Cap(None)),
+        text => match parse_size(text)? {
+            0 => Err("write a number above 0, or none".to_owned()),
+            bytes_per_s => Ok(Cap(Some(bytes_per_s))),
+        },
+    }
 }
 
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
@@ -327,6 +367,8 @@ mod tests {
         for text in ["", "M", "1T", "-1", "99999999999G"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
+        assert_eq!((parse_cap("none"), parse_cap("10M")), (Ok(Cap(None)), Ok(Cap(Some(10 << 20)))));
+        assert!(parse_cap("0").is_err() && parse_cap("fast").is_err());
         assert_eq!(parse_cpus("0-2,5"), Ok(CpuList(vec![0, 1, 2, 5])));
         for text in ["", "a", "3-1", "5000"] {
             assert!(parse_cpus(text).is_err(), "{text}");

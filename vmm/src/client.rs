@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::cli::{Action, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction};
+use crate::cli::{Action, Compression, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction};
 
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -21,6 +21,12 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
         Action::Stop => ("POST", "/v1/stop", Value::Null),
         Action::Migrate(migrate) => ("POST", "/v1/migrate", migration(migrate)),
         Action::Cancel => ("POST", "/v1/migrate/cancel", Value::Null),
+        Action::Share { generation, units } => {
+            ("PUT", "/v1/units", json!({ "generation": generation, "target": units }))
+        }
+        Action::Bandwidth { cap } => {
+            ("POST", "/v1/migrate/bandwidth", json!({ "bandwidth_bytes_per_s": cap.0 }))
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -46,6 +52,12 @@ fn migration(arguments: &MigrateArgs) -> Value {
         key: absolute(&arguments.tls.key),
         ca: absolute(&arguments.tls.ca),
     };
+    let compression = match arguments.compression {
+        Compression::Auto => "auto",
+        Compression::None => "none",
+        Compression::Zstd => "zstd",
+        Compression::Lz4 => "lz4",
+    };
     json!({
         "tls": (!tls.is_empty()).then_some(tls),
         "to": arguments.to.to_string(),
@@ -54,6 +66,7 @@ fn migration(arguments: &MigrateArgs) -> Value {
         "downtime_limit_ms": arguments.downtime_limit_ms,
         "timeout_s": arguments.timeout_s,
         "on_timeout": on_timeout,
+        "compression": compression,
         "insecure": arguments.insecure,
     })
 }

@@ -219,6 +219,18 @@ impl Host {
         Ok(())
     }
 
+    /// Caps the migration that is under way, in bytes per second; `None` lifts the cap.
+    pub fn set_bandwidth(&self, bytes_per_s: Option<u64>) -> Result<(), Refusal> {
+        if bytes_per_s == Some(0) {
+            return Err(Refusal::new(400, "bandwidth_bytes_per_s is 0: use null for no cap"));
+        }
+        match &self.lock().migration {
+            Some(control) => control.set_bandwidth(bytes_per_s),
+            None => return Err(Refusal::new(409, "no migration is under way")),
+        }
+        Ok(())
+    }
+
     /// Moves the partition away; blocks until that is over.
     pub fn migrate(&self, request: &MigrateRequest) -> Result<MigrateReport, Refusal> {
         let partition = self.partition()?;

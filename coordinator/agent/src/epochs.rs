@@ -197,7 +197,8 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_that_was_replaced_is_refused_also_after_a_restart() -> Result<(), Box<dyn std::error::Error>> {
+    fn a_coordinator_that_was_replaced_is_refused_also_after_a_restart()
+    -> Result<(), Box<dyn std::error::Error>> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("epochs.json");
         let cluster = "c1".parse()?;

@@ -39,7 +39,11 @@ fn sheet(host: &Host) -> Sheet {
     sheet.gauge("memory_bytes", "Memory given to partitions", own(facts.memory_bytes as f64));
     let state = host.state();
     sheet.gauge("fencing_token", "Highest fencing token seen", own(state.epochs.fence() as f64));
-    sheet.gauge("results_waiting", "Outcomes that the coordinator does not have yet", own(state.results.len() as f64));
+    sheet.gauge(
+        "results_waiting",
+        "Outcomes that the coordinator does not have yet",
+        own(state.results.len() as f64),
+    );
     let partitions: Vec<Arc<Partition>> = state.partitions.values().cloned().collect();
     drop(state);
     let running = |it: &&Arc<Partition>| it.known().end.is_none();
@@ -52,11 +56,14 @@ fn sheet(host: &Host) -> Sheet {
     counter("partition_wait_seconds", "vCPU asleep, waiting for data", |it| it.wait_ns as f64 / 1e9);
     counter("partition_poll_seconds", "Polling for messages, part of run", |it| it.poll_ns as f64 / 1e9);
     counter("partition_progress", "Units of work that the program reported", |it| it.progress as f64);
-    counter("partition_sent_bytes", "Bytes sent to peers", |it| it.peers.iter().map(|it| it.bytes_sent as f64).sum());
+    counter("partition_sent_bytes", "Bytes sent to peers", |it| {
+        it.peers.iter().map(|it| it.bytes_sent as f64).sum()
+    });
     counter("partition_received_bytes", "Bytes received from peers", |it| {
         it.peers.iter().map(|it| it.bytes_received as f64).sum()
     });
-    let resident = |it: &Arc<Partition>| Some((labels(it), (it.known().counters.as_ref()?.resident_kib << 10) as f64));
+    let resident =
+        |it: &Arc<Partition>| Some((labels(it), (it.known().counters.as_ref()?.resident_kib << 10) as f64));
     let help = "Resident memory of the partition's process";
     sheet.gauge("partition_resident_bytes", help, partitions.iter().filter(running).filter_map(resident));
     sheet

@@ -32,6 +32,12 @@ impl Sheet {
     pub fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
         let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
         for (labels, value) in samples {
+            if labels.is_empty() {
+                // The only one of its name.
+                let metric = Gauge::<f64, AtomicU64>::default();
+                metric.set(value);
+                return self.registry.register(name, help, metric);
+            }
             family.get_or_create(&labels).set(value);
         }
         self.registry.register(name, help, family);
@@ -41,13 +47,25 @@ impl Sheet {
     pub fn counter(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
         let family = Family::<Labels, Counter<f64, AtomicU64>>::default();
         for (labels, value) in samples {
+            if labels.is_empty() {
+                // The only one of its name.
+                let metric = Counter::<f64, AtomicU64>::default();
+                metric.inc_by(value);
+                return self.registry.register(name, help, metric);
+            }
             family.get_or_create(&labels).inc_by(value);
         }
         self.registry.register(name, help, family);
     }
 
     /// How values are distributed.
-    pub fn histogram(&mut self, name: &str, help: &str, bounds: &[f64], values: impl IntoIterator<Item = f64>) {
+    pub fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        bounds: &[f64],
+        values: impl IntoIterator<Item = f64>,
+    ) {
         let histogram = Histogram::new(bounds.iter().copied());
         values.into_iter().for_each(|value| histogram.observe(value));
         self.registry.register(name, help, histogram);

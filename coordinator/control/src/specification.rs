@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError};
 use crate::{HostName, RANKS_MAX, Rank};

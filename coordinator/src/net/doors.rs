@@ -1,6 +1,5 @@
 //! The listening socket: plain, or TLS with handshakes beside each other, so that who is slow keeps nobody else out.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 /// How long a client may take to prove who it is.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -38,22 +38,22 @@ type Arrival = (Box<dyn Duplex>, Visitor);
 
 /// Where the server listens.
 pub(super) struct Doors {
-    address: SocketAddr,
     arrivals: mpsc::Receiver<Arrival>,
+    taking: JoinHandle<()>,
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        // Another one may be opened on the same socket.
+        self.taking.abort();
+    }
 }
 
 impl Doors {
     /// Takes connections from `listener` from now on, with a handshake if there is a `config`.
-    pub fn open(listener: TcpListener, config: Option<Arc<ServerConfig>>) -> std::io::Result<Self> {
-        let address = listener.local_addr()?;
+    pub fn open(listener: TcpListener, config: Option<Arc<ServerConfig>>) -> Self {
         let (sender, arrivals) = mpsc::channel(1);
-        tokio::spawn(take(listener, config, sender));
-        Ok(Self { address, arrivals })
-    }
-
-    /// With the port that was given.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+        Self { arrivals, taking: tokio::spawn(take(listener, config, sender)) }
     }
 }
 

@@ -56,9 +56,8 @@ impl Server {
         let outbox = core.cluster.take_outbox();
         let news = !outbox.entries.is_empty() || !outbox.commands.is_empty();
         if let Err(error) = core.journal.append(&outbox.entries) {
-            // What was decided cannot be made durable: nobody may act on it. The next start goes on from the journal.
-            eprintln!("coordinator: {error}");
-            std::process::exit(1);
+            eprintln!("coordinator: {}", crate::client::chain(&error));
+            core.journal.give_up();
         }
         core.cluster.release(outbox.commands);
         drop(core);

@@ -1,5 +1,6 @@
 //! The server's socket and the loops that keep it going.
 
+use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use axum::extract::{ConnectInfo, Request, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use control::{ErrorBody, encode};
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 
@@ -15,6 +17,7 @@ use super::routes::{bad, routes};
 use super::server::Server;
 use super::{Entrance, ServeError};
 use crate::access::{Access, Refusal};
+use crate::store::etcd::{Etcd, Options};
 
 /// How often time passes for the cluster.
 const TICK: Duration = Duration::from_millis(100);
@@ -22,14 +25,52 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often series of what is over are dropped.
 const FORGET_TICKS: u64 = 100;
 
-/// Serves until SIGTERM or SIGINT.
-pub(super) async fn run(server: Arc<Server>, entrance: Entrance) -> Result<(), ServeError> {
-    let Entrance { listen, config, access } = entrance;
+/// Takes the address. Prints one line with it.
+pub(super) fn listen(entrance: &Entrance) -> Result<std::net::TcpListener, ServeError> {
+    let listen = &entrance.listen;
     let error = |source| ServeError::Listen { address: listen.clone(), source };
-    let listener = TcpListener::bind((listen.host(), listen.port())).await.map_err(error)?;
-    let doors = Doors::open(listener, config).map_err(error)?;
-    let address = doors.address();
-    println!("coordinator: listening on {}:{address}", if listen.is_tls() { "tls" } else { "tcp" });
+    let listener = std::net::TcpListener::bind((listen.host(), listen.port())).map_err(error)?;
+    listener.set_nonblocking(true).map_err(error)?;
+    let scheme = if listen.is_tls() { "tls" } else { "tcp" };
+    println!("coordinator: listening on {scheme}:{}", listener.local_addr().map_err(error)?);
+    Ok(listener)
+}
+
+/// Waits for leadership; until then everybody is sent away. `None` if it was told to end.
+pub(super) async fn stand_by(
+    socket: &std::net::TcpListener,
+    entrance: &Entrance,
+    options: Options,
+) -> Result<Option<Etcd>, ServeError> {
+    // A second hold on the same socket: nobody is refused while it goes from the standby to the leader.
+    let listener = socket.try_clone().and_then(TcpListener::from_std).map_err(ServeError::Server)?;
+    let doors = Doors::open(listener, entrance.config.clone());
+    let (tell, mut elected) = tokio::sync::oneshot::channel();
+    // It blocks; if this process is to end it ends with it.
+    std::thread::spawn(move || drop(tell.send(Etcd::campaign(options))));
+    let away = || async {
+        let error = "this coordinator is a standby; ask the one that leads".to_owned();
+        (StatusCode::SERVICE_UNAVAILABLE, encode(&ErrorBody { error }))
+    };
+    let serving = axum::serve(doors, axum::Router::new().fallback(away)).into_future();
+    tokio::select! {
+        result = serving => result.map(|()| None).map_err(ServeError::Server),
+        result = told_to_end() => result.map(|()| None).map_err(ServeError::Server),
+        result = &mut elected => match result {
+            Ok(store) => Ok(Some(store?)),
+            Err(_) => Err(ServeError::Server(std::io::Error::other("the campaign ended"))),
+        },
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(super) async fn run(
+    server: Arc<Server>,
+    socket: std::net::TcpListener,
+    entrance: &Entrance,
+) -> Result<(), ServeError> {
+    let listener = TcpListener::from_std(socket).map_err(ServeError::Server)?;
+    let doors = Doors::open(listener, entrance.config.clone());
     let ticking = server.clone();
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(TICK);
@@ -42,7 +83,7 @@ pub(super) async fn run(server: Arc<Server>, entrance: Entrance) -> Result<(), S
             }
         }
     });
-    let guarded = routes(server).layer(from_fn_with_state(Arc::new(access), guard));
+    let guarded = routes(server).layer(from_fn_with_state(entrance.access.clone(), guard));
     let service = guarded.into_make_service_with_connect_info::<Visitor>();
     tokio::select! {
         result = axum::serve(doors, service) => result.map_err(ServeError::Server),

@@ -3,6 +3,7 @@
 use control::{SeriesAnswer, SeriesView, TrafficPair, TrafficView};
 
 use super::{maybe, table};
+use crate::lbaf::export::Exported;
 
 /// Intervals in a picture of a series.
 const WIDTH: usize = 60;
@@ -34,6 +35,17 @@ pub fn series(it: &SeriesAnswer) -> String {
     }
     let head = format!("LAST {} INTERVALS OF {} s (from 0 to the greatest)", WIDTH, it.period_ms / 1000);
     table(&["OF", "NAME", "NOW", "MEAN", "MIN", "MAX", &head], &rows)
+}
+
+/// `coordinator plan --to-lbaf`.
+pub fn exported(it: &Exported) -> String {
+    format!(
+        "{}: {} hosts as ranks, {} partitions as tasks, {} communications; plan it with `coordinator plan --from-lbaf`\n",
+        it.directory.display(),
+        it.hosts.len(),
+        it.tasks,
+        it.communications
+    )
 }
 
 fn of(it: &SeriesView) -> String {

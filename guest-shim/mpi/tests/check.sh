@@ -2,7 +2,7 @@
 # Tests of the MPI library without a VM: ranks are ordinary processes. Run by `make -C guest-shim check`.
 #
 # PARTITA_TEST_RANKS  numbers of ranks (default: 1 2 3 4 7)
-# PARTITA_MPICH_ABI   directory of MPICH 5 (bin, lib): its libmpi_abi is then compared, too
+# PARTITA_MPICH_ABI   directory of MPICH 5 (bin, lib; default: what `make deps` installs in target/mpich-abi)
 set -eu
 cd "$(dirname "$0")"
 bin=$(cd ../../bin && pwd)
@@ -22,7 +22,7 @@ run() { # ranks ring program arguments
     timeout 120 "$bin/mpirun-native" -np "$n" -ring "$ring" "$@" || fail "np $n ring $ring $*"
 }
 
-for program in storm collectives calls objects fatal; do
+for program in storm collectives calls objects fatal units; do
     "$bin/mpicc" -native -O1 -Wall -Wextra -Werror -Wno-alloc-size-larger-than $program.c -o "$work/$program"
     # What partitions run is linked, too: by glibc and, for C, by musl.
     "$bin/mpicc" $program.c -o "$work/$program.guest"
@@ -52,6 +52,17 @@ for n in $ranks; do
         run "$n" 262144 "$work/calls"
     fi
 done
+
+units() { # shares wanted
+    shares=$1 wanted=$2
+    found=$(PARTITA_NATIVE_SHARES=$shares timeout 20 "$bin/mpirun-native" -np 3 "$work/units") || fail "units with shares $shares"
+    [ "$found" = "units: $wanted" ] || fail "units with shares $shares: $found"
+}
+units "" "0+10 10+10 20+10"
+units 5,20,5 "0+5 5+20 25+5"
+# They do not add up, or somebody has none yet: everybody keeps what they have.
+units 5,20,6 "0+10 10+10 20+10"
+units 5,25 "0+10 10+10 20+10"
 
 expect() { # status pattern arguments
     wanted=$1 pattern=$2
@@ -85,15 +96,19 @@ if command -v mpicc.mpich >/dev/null; then
     echo "the bits are those of MPICH"
 fi
 # Objects compiled with our header, linked with another library of the standard ABI (its orders differ above 2 ranks).
-if [ -n "${PARTITA_MPICH_ABI:-}" ]; then
-    lib=$PARTITA_MPICH_ABI/lib
+abi=${PARTITA_MPICH_ABI:-${CARGO_TARGET_DIR:-$PWD/../../../target}/mpich-abi}
+if [ -e "$abi/lib/libmpi_abi.so" ]; then
+    lib=$abi/lib
     for program in collectives calls; do
         gcc -w -O1 -I../../include $program.c -o "$work/$program.abi" -L"$lib" -lmpi_abi -Wl,-rpath,"$lib"
     done
     same() { tail -n 1 "$1"; }
-    for n in $ranks; do other abi "$n" "$PARTITA_MPICH_ABI/bin/mpiexec"; done
-    timeout 60 "$PARTITA_MPICH_ABI/bin/mpiexec" -np 3 "$work/calls.abi" || fail "abi calls"
+    for n in $ranks; do other abi "$n" "$abi/bin/mpiexec"; done
+    timeout 60 "$abi/bin/mpiexec" -np 3 "$work/calls.abi" || fail "abi calls"
     echo "objects of this header run with $lib/libmpi_abi"
+    PARTITA_MPICH_ABI=$abi sh types.sh 1 2000 || fail "datatypes"
+else
+    fail "$abi/lib/libmpi_abi.so is missing: tests/mpich-abi.sh $abi installs it (make deps does)"
 fi
 [ $failures = 0 ] || { echo "$failures checks failed" >&2; exit 1; }
 echo "all checks passed"

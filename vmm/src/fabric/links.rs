@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::Guest;
 use super::address::Address;
 use super::ring::Ring;
+use super::round_trips::RoundTrips;
 use super::sharing::Wakers;
 use super::socket::Credentials;
 use crate::memory::{Memory, MemoryError};
@@ -60,6 +61,8 @@ pub struct Peer {
     pub unacknowledged: Cell<bool>,
     /// Number of the newest incoming connection: an older one ends.
     pub incoming: Cell<u64>,
+    /// Times of what went over connections.
+    pub round_trips: RefCell<RoundTrips>,
     /// The user was told that one side does not trust the other.
     pub distrusted: Cell<bool>,
     /// How long to go on without sharing before the next offer.
@@ -105,6 +108,7 @@ impl Peer {
             welcomed: Cell::new(false),
             unacknowledged: Cell::new(false),
             incoming: Cell::new(0),
+            round_trips: RefCell::default(),
             distrusted: Cell::new(false),
             offer_again: Cell::new(OFFER_AGAIN_MIN),
         })
@@ -284,6 +288,16 @@ impl Links {
             let peer = self.peer(rank);
             peer.has_unsent() && !peer.welcomed.get()
         })
+    }
+
+    /// How every peer is reached.
+    pub(super) fn routes(&self) -> Vec<super::Route> {
+        let route = |rank| {
+            let peer = self.peer(rank);
+            let round_trip = peer.round_trips.borrow().summary();
+            super::Route { rank, shared: peer.sending.is_shared(), round_trip }
+        };
+        self.others().map(route).collect()
     }
 
     /// Bytes of all streams that have arrived.

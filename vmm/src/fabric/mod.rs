@@ -16,6 +16,7 @@ mod incoming;
 mod links;
 mod outgoing;
 mod ring;
+mod round_trips;
 mod sharing;
 pub mod socket;
 pub mod wire;
@@ -42,6 +43,7 @@ use address::Address;
 use links::Links;
 pub use links::{Directory, Place};
 pub use ring::{Direction, Ring};
+pub use round_trips::RoundTrip;
 use socket::{Credentials, Listener};
 
 /// How often a peer is asked to take the news of a move before it is given up (about ten seconds).
@@ -112,7 +114,19 @@ enum Command {
     Learn(u32, Place),
     Replace(Directory),
     Directory(mpsc::Sender<Directory>),
+    Routes(mpsc::Sender<Vec<Route>>),
     Drain(mpsc::Sender<bool>),
+}
+
+/// How a partition is joined with a peer now.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// The peer.
+    pub rank: u32,
+    /// What we send to it goes through memory that both map.
+    pub shared: bool,
+    /// Latency of what goes over a connection, once something has.
+    pub round_trip: Option<RoundTrip>,
 }
 
 /// The handle of a fabric thread. Dropping it ends the thread.
@@ -190,6 +204,11 @@ impl Fabric {
         self.ask(Command::Directory)
     }
 
+    /// How the partition is joined with every peer.
+    pub fn routes(&self) -> Result<Vec<Route>, FabricError> {
+        self.ask(Command::Routes)
+    }
+
     /// Waits until everything sent has arrived, as long as there is hope. False if something is left.
     pub fn drain(&self) -> Result<bool, FabricError> {
         self.ask(Command::Drain)
@@ -249,6 +268,7 @@ async fn serve(
             Command::Learn(rank, place) => links.learn(rank, place),
             Command::Replace(directory) => *links.directory.borrow_mut() = directory,
             Command::Directory(reply) => drop(reply.send(links.directory.borrow().clone())),
+            Command::Routes(reply) => drop(reply.send(links.routes())),
             Command::Drain(done) => {
                 links.draining.set(true);
                 spawn_local(drain(links.clone(), done));

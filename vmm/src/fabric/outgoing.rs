@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::address::Address;
 use super::links::{Links, OFFER_AGAIN_MAX, OFFER_AGAIN_MIN, Peer, Place};
@@ -169,6 +169,7 @@ async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
         match sharing::hold(links, &stream).await? {}
     }
     peer.welcomed.set(true);
+    peer.round_trips.borrow_mut().restart();
     let limit = Cell::new(limit);
     let ended = tokio::try_join!(
         send(links, rank, &stream, have, &limit),
@@ -215,6 +216,7 @@ async fn send(
             done += stream.send_from(&peer.sending, head, sent + data_done, length - data_done).await?;
         }
         sent += length;
+        peer.round_trips.borrow_mut().sent(sent, Instant::now());
     }
 }
 
@@ -227,8 +229,10 @@ async fn listen(links: &Links, rank: u32, stream: &Stream, limit: &Cell<u64>) ->
         if !links.acknowledge(rank, header.a)? {
             return Err(SessionError::Protocol("it acknowledges what was never sent"));
         }
+        let peer = links.peer(rank);
+        peer.round_trips.borrow_mut().acknowledged(header.a, Instant::now());
         limit.set(header.b.max(limit.get()));
-        links.peer(rank).to_send.notify_one();
+        peer.to_send.notify_one();
     }
 }
 

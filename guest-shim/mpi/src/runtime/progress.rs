@@ -2,7 +2,8 @@
 
 use alloc::boxed::Box;
 
-use crate::engine::{Links, ProtocolError};
+use crate::engine::{Envelope, Links, ProtocolError};
+use crate::memory::Region;
 use crate::ring::RingError;
 use crate::runtime::schedule::Schedule;
 use crate::runtime::state::{Mpi, fatal, with};
@@ -15,6 +16,17 @@ impl Mpi {
             broken(&error);
         }
         self.transport.flush();
+    }
+
+    /// Sends a short message without a request; returns whether it could.
+    pub fn send_now(&mut self, peer: u32, envelope: Envelope, data: Region) -> bool {
+        match self.engine.send_now(peer, envelope, data, &mut self.transport) {
+            Ok(sent) => {
+                self.transport.flush();
+                sent
+            }
+            Err(error) => broken(&error),
+        }
     }
 }
 
@@ -66,14 +78,26 @@ pub fn start(schedule: Schedule) -> usize {
 
 /// Returns when `done` holds: polls as long as that is worth while, then sleeps until something happens.
 pub fn wait_until(mut done: impl FnMut() -> bool) {
-    let mut poll_start = None;
+    if done() {
+        return;
+    }
+    // Since when nothing has come, and since when it has been polled without a sleep.
+    let (mut wait_start, mut poll_start) = (None, None);
+    let end_wait = |wait_start: &mut Option<u64>| {
+        if let Some(start) = wait_start.take() {
+            with(|mpi| mpi.transport.add_waited_tsc(sys::time_stamp().wrapping_sub(start)));
+        }
+    };
     loop {
         let moved = progress();
-        if moved && let Some(start) = poll_start.take() {
-            with(|mpi| {
-                mpi.transport.spin_was_useful();
-                mpi.transport.add_poll_tsc(sys::time_stamp().wrapping_sub(start));
-            });
+        if moved {
+            end_wait(&mut wait_start);
+            if let Some(start) = poll_start.take() {
+                with(|mpi| {
+                    mpi.transport.spin_was_useful();
+                    mpi.transport.add_poll_tsc(sys::time_stamp().wrapping_sub(start));
+                });
+            }
         }
         if done() {
             if let Some(start) = poll_start {
@@ -86,6 +110,7 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
         }
         let now = sys::time_stamp();
         let start = *poll_start.get_or_insert(now);
+        wait_start.get_or_insert(now);
         if now.wrapping_sub(start) < with(|mpi| mpi.transport.spin_tsc()) {
             core::hint::spin_loop();
             continue;
@@ -94,6 +119,7 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
         let events = with(|mpi| mpi.transport.prepare_sleep());
         if progress() {
             with(|mpi| mpi.transport.wake());
+            end_wait(&mut wait_start);
             continue;
         }
         with(|mpi| {
