@@ -12,11 +12,13 @@
 //! started again replays the journal and goes on.
 #![forbid(unsafe_code)]
 
+pub mod calibration;
 pub mod checker;
 mod cli;
 mod client;
 pub mod cluster;
 pub mod executor;
+pub mod history;
 pub mod journal;
 pub mod lbaf;
 pub mod metrics;
@@ -27,6 +29,7 @@ pub mod output;
 pub mod placement;
 pub mod planner;
 pub mod policy;
+pub mod pool;
 pub mod reconcile;
 pub mod record;
 mod render;

@@ -68,7 +68,8 @@ impl Chaos {
 
     /// One move, and something that is killed at some time during it.
     fn step(&mut self) -> Result {
-        if self.hit.contains(&self.id) {
+        self.cluster.wait("a leader", 40, |it| Ok(it.leader()?.is_some()))?;
+        if self.cluster.app(&self.id)?["exit_status"].is_number() {
             self.submit()?;
         }
         let rank = self.random.below(RANKS);
@@ -108,7 +109,7 @@ impl Chaos {
             let over = app["exit_status"].is_number();
             Ok(!open(&app["other_moves"]) && (over && hit || app["state"] == "running"))
         })?;
-        self.compare(hit)
+        self.compare()
     }
 
     fn kill_coordinator(&mut self, what: &'static str, which: Option<usize>) -> Result {
@@ -119,7 +120,7 @@ impl Chaos {
     }
 
     /// What the coordinator says is what runs.
-    fn compare(&self, hit: bool) -> Result {
+    fn compare(&self) -> Result {
         self.cluster.wait("state equals what runs", 40, |it| {
             let partitions = it.json(&["partitions"])?;
             let mut known = BTreeSet::new();
@@ -129,8 +130,8 @@ impl Chaos {
                 }
             }
             let there = it.vmms()?.len();
-            let enough = hit || known.len() == usize::try_from(RANKS)?;
-            if known.len() == there && enough {
+            // Every partition of what is not over runs, and nothing else does.
+            if known.len() == there && partitions.as_array().is_some_and(|all| all.len() == there) {
                 Ok(true)
             } else {
                 Err(format!("{known:?}, {there} processes").into())

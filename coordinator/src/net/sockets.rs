@@ -9,9 +9,9 @@ use control::{ErrorBody, TcpAddress, encode};
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 
-use super::ServeError;
 use super::routes::routes;
 use super::server::Server;
+use super::{ServeError, administration};
 use crate::store::etcd::{Etcd, Options};
 
 /// How often time passes for the cluster.
@@ -64,6 +64,7 @@ pub(super) async fn run(server: Arc<Server>, socket: std::net::TcpListener) -> R
         for count in 0_u64.. {
             ticks.tick().await;
             ticking.tick();
+            administration::run_hooks(&ticking);
             if count.is_multiple_of(FORGET_TICKS) {
                 ticking.forget();
             }
