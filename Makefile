@@ -43,6 +43,7 @@ conformance: build
 guests: build
 	$(MAKE) --no-print-directory -C tests/guest OUT=$(OUT)/programs
 	$(MAKE) --no-print-directory -C tests/apps OUT=$(OUT)/apps WRAPPERS=$(ROOT)guest-shim/bin
+	$(MAKE) --no-print-directory -C tests/bench OUT=$(OUT)/bench WRAPPERS=$(ROOT)guest-shim/bin
 
 # What the same programs print under MPICH, natively.
 oracle: guests

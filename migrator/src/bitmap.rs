@@ -1,4 +1,4 @@
-//! Bitmaps of pages: one bit a page, 64 pages a word, little end first.
+//! Bitmaps of pages: one bit a page, 64 pages a word, little end first; and which pages are zeros.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +76,14 @@ pub fn chunks(bitmap: &[u64], pages_target: u64, words_max: usize) -> Vec<Range<
     }
     chunks.extend(current.map(|(range, _)| range));
     chunks
+}
+
+/// Whether a page is all zeros. The inner loop has no branch and no bounds check, so that it is vectorised; it ends at the
+/// first part that is not zero.
+pub fn is_zero(page: &[u8]) -> bool {
+    let (parts, rest) = page.as_chunks::<256>();
+    parts.iter().all(|part| part.iter().fold(0, |sum, byte| sum | byte) == 0)
+        && rest.iter().all(|byte| *byte == 0)
 }
 
 /// A bitmap that several threads mark.
@@ -165,6 +173,17 @@ mod tests {
             assert!(bitmap[range.start] != 0 && bitmap[range.end - 1] != 0 && range.len() <= 16);
         }
         assert!(chunks.windows(2).all(|pair| pair[0].end <= pair[1].start));
+    }
+
+    #[test]
+    fn a_page_with_one_bit_anywhere_is_not_zero() {
+        let mut page = vec![0; 4096 + 100];
+        assert!(is_zero(&page) && is_zero(&[]));
+        for at in 0..page.len() {
+            page[at] = 0x10;
+            assert!(!is_zero(&page), "{at}");
+            page[at] = 0;
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The handle that other threads hold on a migration: they cancel it and read how far it is.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::report::RoundReport;
@@ -17,9 +17,13 @@ pub struct Progress<P> {
     pub rounds: Vec<RoundReport>,
 }
 
-/// Cancel flag and progress of one migration; `P` is the side's phase type.
+/// No cap was set by [`Control::set_bandwidth`].
+const AS_REQUESTED: u64 = u64::MAX;
+
+/// Cancel flag, bandwidth cap and progress of one migration; `P` is the side's phase type.
 pub struct Control<P> {
     cancelled: AtomicBool,
+    bandwidth_bytes_per_s: AtomicU64,
     progress: Mutex<Progress<P>>,
     hook: Option<PhaseHook<P>>,
 }
@@ -28,7 +32,8 @@ impl<P: Copy> Control<P> {
     /// A handle for one migration that has not begun; `initial` is its first phase.
     pub fn starting_at(initial: P) -> Self {
         let progress = Mutex::new(Progress { phase: initial, rounds: Vec::new() });
-        Self { cancelled: AtomicBool::new(false), progress, hook: None }
+        let bandwidth_bytes_per_s = AtomicU64::new(AS_REQUESTED);
+        Self { cancelled: AtomicBool::new(false), bandwidth_bytes_per_s, progress, hook: None }
     }
 
     /// Has `hook` called on entering every phase.
@@ -46,6 +51,20 @@ impl<P: Copy> Control<P> {
     /// Whether `cancel` was called.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Caps all streams together from now on, in bytes per second; `None` lifts the cap. The source's side only.
+    pub fn set_bandwidth(&self, bytes_per_s: Option<u64>) {
+        let value = bytes_per_s.unwrap_or(0).min(AS_REQUESTED - 1);
+        self.bandwidth_bytes_per_s.store(value, Ordering::Release);
+    }
+
+    /// The cap now, where `requested` was asked for at the beginning.
+    pub(crate) fn bandwidth(&self, requested: Option<u64>) -> Option<u64> {
+        match self.bandwidth_bytes_per_s.load(Ordering::Acquire) {
+            AS_REQUESTED => requested,
+            value => Some(value).filter(|value| *value > 0),
+        }
     }
 
     /// How far the migration is.

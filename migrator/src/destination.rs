@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::channel::{Channel, ChannelError, Expect};
 use crate::control;
+use crate::ownership::{Destination as Ownership, DestinationEvent};
 use crate::partition::{Description, DestinationMachine, MachineError};
 use crate::report::one_line;
 use crate::transport::{Listener, Timeouts, TransportError};
@@ -338,10 +339,18 @@ impl Session<'_> {
             }
             Err(error) => Err(channel_failed("sending READY")(error)),
         };
-        match verdict {
-            Ok(()) => {}
-            Err(error @ DestinationError::Aborted(_)) => return Outcome::Failed { error },
-            Err(error) => return Outcome::InDoubt { description, error },
+        let event = match &verdict {
+            Ok(()) => DestinationEvent::Commit,
+            Err(DestinationError::Aborted(_)) => DestinationEvent::Abort,
+            Err(_) => DestinationEvent::Lost,
+        };
+        match (Ownership::Ready.next(event), verdict) {
+            (Some(Ownership::Committed), _) => {}
+            (Some(Ownership::Discarded), Err(error)) => return Outcome::Failed { error },
+            (_, verdict) => {
+                let error = verdict.err().unwrap_or(DestinationError::Cancelled);
+                return Outcome::InDoubt { description, error };
+            }
         }
         self.control.enter(Phase::Commit);
         if let Err(error) = machine.run() {

@@ -22,8 +22,11 @@
 pub mod bitmap;
 pub mod channel;
 pub mod clock;
+pub mod codec;
 pub mod control;
 pub mod destination;
+pub mod ownership;
+pub mod pace;
 pub mod partition;
 pub mod policy;
 pub mod report;

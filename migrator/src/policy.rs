@@ -164,32 +164,18 @@ pub fn bandwidth(rounds: impl DoubleEndedIterator<Item = (u64, f64)>) -> f64 {
         .map_or(BYTES_PER_S_ASSUMED, |(bytes, seconds)| bytes as f64 / seconds)
 }
 
+/// The most that any of `rounds` (bytes, seconds) that was long enough carried per second: a slower one may have been busy
+/// packing. `None` before there is one.
+pub fn link(rounds: impl Iterator<Item = (u64, f64)>) -> Option<f64> {
+    rounds
+        .filter(|(bytes, seconds)| *bytes >= BYTES_TO_MEASURE && *seconds > 0.0)
+        .map(|(bytes, seconds)| bytes as f64 / seconds)
+        .max_by(f64::total_cmp)
+}
+
 /// Pages a stream takes at a time, so that every stream gets several chunks even in a small round.
 pub fn chunk_pages(round_pages: u64, streams: u8) -> u64 {
     (round_pages / (u64::from(streams) * 4)).clamp(64, 1024)
-}
-
-/// A rate limit as a virtual clock: bytes push the time at which the next ones may go.
-#[derive(Debug, Clone)]
-pub struct Bucket {
-    bytes_per_s: u64,
-    burst: Duration,
-    free_at: Duration,
-}
-
-impl Bucket {
-    /// A limit of `bytes_per_s` (not 0) that lets 20 ms worth of bytes go at once.
-    pub fn new(bytes_per_s: u64) -> Self {
-        Self { bytes_per_s: bytes_per_s.max(1), burst: Duration::from_millis(20), free_at: Duration::ZERO }
-    }
-
-    /// Books `bytes` at time `now` (since any fixed start) and tells how long to wait before the next booking.
-    pub fn book(&mut self, now: Duration, bytes: u64) -> Duration {
-        let cost =
-            Duration::try_from_secs_f64(bytes as f64 / self.bytes_per_s as f64).unwrap_or(Duration::MAX);
-        self.free_at = self.free_at.max(now.saturating_sub(self.burst)).saturating_add(cost);
-        self.free_at.saturating_sub(now)
-    }
 }
 
 #[cfg(test)]
@@ -289,17 +275,6 @@ mod tests {
     fn bandwidth_is_told_by_the_last_round_that_was_long_enough() {
         assert_eq!(bandwidth([(1 << 30, 1.0), (2 << 20, 0.5), (100, 0.001)].into_iter()), 4194304.0);
         assert_eq!(bandwidth([(100, 0.001)].into_iter()), BYTES_PER_S_ASSUMED);
-    }
-
-    #[test]
-    fn the_bucket_holds_its_rate_over_any_second() {
-        let mut bucket = Bucket::new(1_000_000);
-        let (mut now, mut sent) = (Duration::from_secs(5), 0u64);
-        while now < Duration::from_secs(7) {
-            now += bucket.book(now, 10_000);
-            sent += 10_000;
-        }
-        assert!((2_000_000..2_050_000).contains(&sent), "{sent}");
     }
 
     #[test]

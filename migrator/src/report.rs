@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::codec::{Codec, Compression};
 use crate::policy::StopReason;
-use crate::transport::{Address, Timeouts};
+use crate::transport::{Address, Security, Timeouts};
 use crate::wire::STREAMS_MAX;
 
 /// What to do when the residual is still too large for the downtime limit at the time-out.
@@ -46,9 +47,15 @@ pub struct MigrateRequest {
     /// What to do when it does not converge in time.
     #[serde(default)]
     pub on_timeout: OnTimeout,
+    /// Whether pages are packed on the wire.
+    #[serde(default)]
+    pub compression: Compression,
     /// Allow a destination that is not on this machine although the connection is plain.
     #[serde(default)]
     pub insecure: bool,
+    /// Certificate, key and CA for this migration, in place of those of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<partita_tls::Options>,
 }
 
 fn one() -> u8 {
@@ -104,7 +111,9 @@ impl MigrateRequest {
             downtime_limit_ms: default_downtime_limit_ms(),
             timeout_s: default_timeout_s(),
             on_timeout: OnTimeout::Abort,
+            compression: Compression::default(),
             insecure: false,
+            tls: None,
         }
     }
 
@@ -131,9 +140,10 @@ impl MigrateRequest {
         }
         Ok(Request {
             to: self.to.clone(),
-            insecure: self.insecure,
+            security: Security { insecure: self.insecure, identity: None },
             epoch,
             streams: self.streams,
+            compression: self.compression,
             bandwidth_bytes_per_s: self.bandwidth_bytes_per_s,
             downtime_limit: Duration::from_millis(self.downtime_limit_ms),
             timeout: Duration::from_secs(self.timeout_s),
@@ -148,12 +158,14 @@ impl MigrateRequest {
 pub struct Request {
     /// Where the destination listens.
     pub to: Address,
-    /// Allow a plain connection to another machine.
-    pub insecure: bool,
+    /// What connections may do without, and who this side is.
+    pub security: Security,
     /// Epoch the destination will own.
     pub epoch: u64,
     /// Page streams, 1 to 16.
     pub streams: u8,
+    /// Whether pages are packed on the wire.
+    pub compression: Compression,
     /// Cap over all streams, lifted in the blackout.
     pub bandwidth_bytes_per_s: Option<u64>,
     /// Ceiling of the predicted blackout.
@@ -173,6 +185,12 @@ pub struct RoundReport {
     pub pages: u64,
     /// Pages of zeros, sent as a mark only.
     pub zero_pages: u64,
+    /// Pages that went packed.
+    #[serde(default)]
+    pub packed_pages: u64,
+    /// How pages were packed at the end of the round; null: not at all.
+    #[serde(default)]
+    pub codec: Option<Codec>,
     /// Bytes on the wire, headers included.
     pub bytes: u64,
     /// From the first page to the last acknowledgement (the blackout round: to the last byte handed to the kernel).

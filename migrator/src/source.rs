@@ -1,5 +1,6 @@
 //! The side a partition leaves: drives the phases, and resumes the partition whenever the commit point was not reached.
 
+mod packing;
 mod pool;
 mod stream;
 
@@ -13,14 +14,19 @@ use crate::bitmap;
 use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock::{self, milliseconds};
 use crate::control;
+use crate::ownership::{Source as Ownership, SourceEvent};
 use crate::partition::{Description, MachineError, PAGE_SIZE, SourceMachine};
 use crate::policy::{self, Decision, StopReason};
 use crate::report::{MigrateReport, Request, RoundReport, one_line};
 use crate::transport::{self, Connection, TransportError};
-use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, WireError};
+use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, VERSION_MINOR, WireError};
 
+use packing::Packing;
 use pool::Pool;
 use stream::{PageStream, Round, Shared};
+
+/// How long the destination has to say why it closed the streams.
+const EXPLANATION: Duration = Duration::from_secs(2);
 
 /// Where the source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,6 +147,14 @@ pub enum SourceError {
     /// RUNNING came for another epoch.
     #[error("the destination says that it runs epoch {0}, which was not granted")]
     WrongEpoch(u64),
+    /// A transition that must not happen: a mistake of this program.
+    #[error("{event:?} must not happen to a source that is {state:?}")]
+    Order {
+        /// What happened.
+        event: SourceEvent,
+        /// In which state.
+        state: Ownership,
+    },
     /// A thread of ours died.
     #[error("a page stream's thread ended unexpectedly")]
     ThreadLost,
@@ -183,18 +197,6 @@ pub enum Outcome {
     },
 }
 
-/// On which side of the commit point a migration broke off.
-enum Break {
-    Before(SourceError),
-    After(SourceError),
-}
-
-impl From<SourceError> for Break {
-    fn from(error: SourceError) -> Self {
-        Self::Before(error)
-    }
-}
-
 /// Moves the partition behind `machine` as `request` says. Blocks until it is over.
 ///
 /// Before the commit point every failure resumes the partition here and ends dirty tracking; after it the partition
@@ -209,20 +211,21 @@ pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control
         spoken: clock::now(),
         annotation: Vec::new(),
         tracking: false,
+        ownership: Ownership::Runs,
         paused_at: None,
         report: MigrateReport { epoch: request.epoch, ..MigrateReport::default() },
     };
     let result = attempt.run();
     let result = match result {
-        Err(Break::Before(error)) => Err(Break::Before(attempt.roll_back(error))),
+        Err(error) if attempt.ownership.owns() => Err(attempt.roll_back(error)),
         other => other,
     };
-    let Attempt { mut report, annotation, started, .. } = attempt;
+    let Attempt { mut report, annotation, started, ownership, .. } = attempt;
     report.total_s = started.elapsed().as_secs_f64();
     match result {
         Ok(()) => Outcome::Moved { report, annotation },
-        Err(Break::Before(error)) => Outcome::Failed { error, report },
-        Err(Break::After(error)) => Outcome::InDoubt { error, report, annotation },
+        Err(error) if ownership.owns() => Outcome::Failed { error, report },
+        Err(error) => Outcome::InDoubt { error, report, annotation },
     }
 }
 
@@ -237,27 +240,42 @@ struct Attempt<'a> {
     spoken: Instant,
     annotation: Vec<u8>,
     tracking: bool,
+    ownership: Ownership,
     paused_at: Option<Instant>,
     report: MigrateReport,
 }
 
 impl Attempt<'_> {
-    fn run(&mut self) -> Result<(), Break> {
+    /// All phases. After an error `ownership` says on which side of the commit point it came.
+    fn run(&mut self) -> Result<(), SourceError> {
         let (session, round_trip) = self.connect()?;
         let description = self.prepare()?;
-        let shared = Shared::new(self.request.bandwidth_bytes_per_s);
+        let shared = Shared::new(self.control, self.request.bandwidth_bytes_per_s);
         let streams = self.open_streams(session, &shared)?;
         thread::scope(|scope| {
             let mut pool = Pool::start(scope, streams);
-            let result = self.rounds(&mut pool, &description, round_trip);
+            let result = self.rounds(&mut pool, &shared, &description, round_trip);
             let result = result.and_then(|()| self.blackout(&mut pool, &shared, &description));
             shared.stop.store(true, Ordering::Release);
             // The partition goes on at once; the other threads end within a tick.
-            result.map_err(|broken| match broken {
-                Break::Before(error) => Break::Before(self.resume(&shared, error)),
-                after => after,
-            })
+            result.map_err(|error| self.lose(&shared, error))
         })
+    }
+
+    /// Takes note of what happened to the ownership.
+    fn note(&mut self, event: SourceEvent) -> Result<(), SourceError> {
+        let next = self.ownership.next(event);
+        self.ownership = next.ok_or(SourceError::Order { event, state: self.ownership })?;
+        Ok(())
+    }
+
+    /// After `cause`: the partition goes on here, unless the commit point is behind us.
+    fn lose(&mut self, shared: &Shared, cause: SourceError) -> SourceError {
+        match self.note(SourceEvent::Lost) {
+            Ok(()) if self.ownership.owns() => self.resume(shared, cause),
+            Ok(()) => cause,
+            Err(order) => order,
+        }
     }
 
     /// Connects and says hello; gives the session's id and a measured round trip.
@@ -269,14 +287,15 @@ impl Attempt<'_> {
         let connection = self.open_connection().map_err(failed)?;
         let round_trip = start.elapsed();
         let mut channel = Channel::new(connection, self.request.timeouts);
-        let hello = Hello { role: Role::Control, streams: self.request.streams, session };
+        let hello =
+            Hello { minor: VERSION_MINOR, role: Role::Control, streams: self.request.streams, session };
         channel.send_hello(&hello, &|| self.control.is_cancelled()).map_err(channel_failed("connecting"))?;
         self.channel = Some(channel);
         Ok((session, round_trip))
     }
 
     fn open_connection(&self) -> Result<Connection, TransportError> {
-        Connection::connect(&self.request.to, self.request.insecure, self.request.timeouts.connect)
+        Connection::connect(&self.request.to, &self.request.security, self.request.timeouts.connect)
     }
 
     /// Has the machine built at the destination.
@@ -311,7 +330,7 @@ impl Attempt<'_> {
     fn open_streams<'s>(
         &self,
         session: [u8; 16],
-        shared: &'s Shared,
+        shared: &'s Shared<'s>,
     ) -> Result<Vec<PageStream<'s>>, SourceError>
     where
         Self: 's,
@@ -321,12 +340,20 @@ impl Attempt<'_> {
         let open = |number: u8| -> Result<PageStream<'s>, ChannelError> {
             let mut channel = Channel::new(self.open_connection()?, self.request.timeouts);
             channel.send_hello(
-                &Hello { role: Role::Pages(number), streams: self.request.streams, session },
+                &Hello {
+                    minor: VERSION_MINOR,
+                    role: Role::Pages(number),
+                    streams: self.request.streams,
+                    session,
+                },
                 &stop,
             )?;
             let silence = self.request.timeouts.silence;
             let joined = Expect { kinds: &[Kind::Joined], phase: "joining a stream", silence, stop: &stop };
             channel.receive(joined)?;
+            if self.channel.as_ref().is_some_and(|control| control.peer() != channel.peer()) {
+                return Err(TransportError::OtherPeer.into());
+            }
             Ok(PageStream::new(number, channel, machine, shared, silence))
         };
         (0..self.request.streams)
@@ -346,18 +373,23 @@ impl Attempt<'_> {
     fn rounds(
         &mut self,
         pool: &mut Pool,
+        shared: &Shared,
         description: &Description,
         mut round_trip: Duration,
-    ) -> Result<(), Break> {
+    ) -> Result<(), SourceError> {
         self.machine.start_tracking().map_err(machine_failed("track dirty pages"))?;
         self.tracking = true;
         let mut bitmaps = pages_of(description).map(bitmap::full).collect();
         for number in 0.. {
             self.control.enter(Phase::Round(number));
             let start = clock::now();
-            pool.begin(Round::new(number, false, bitmaps, self.request.streams));
-            let mut round = self.collect(pool, Some(number))?;
+            let pages = pool.begin(Round::new(number, false, bitmaps, self.request.streams));
+            let mut packing = Packing::new(self.machine, self.request, shared, &pages);
+            packing.at_the_beginning(&self.report.rounds);
+            let mut round = self.collect(pool, Some(number), || packing.look(start.elapsed()))?;
+            drop(pages);
             let took = start.elapsed();
+            round.codec = shared.codec();
             round.seconds = took.as_secs_f64();
             // Every round contains a round trip (its acknowledgement), so the shortest one bounds it from above;
             // connecting, measured first, may have waited for a busy destination.
@@ -375,11 +407,11 @@ impl Attempt<'_> {
                     return Ok(());
                 }
                 Decision::Abort => {
-                    return Err(Break::Before(SourceError::NotConverging {
+                    return Err(SourceError::NotConverging {
                         predicted_ms: milliseconds(policy::predicted_blackout(&observation)),
                         limit_ms: self.request.downtime_limit.as_millis(),
                         timeout_s: self.request.timeout.as_secs(),
-                    }));
+                    });
                 }
             }
         }
@@ -431,8 +463,14 @@ impl Attempt<'_> {
 
     /// Waits until every stream is through the round; meanwhile looks for a cancel and the time-out, and keeps the
     /// control connection alive. `number` is `None` in the blackout, where the time-out no longer counts.
-    fn collect(&mut self, pool: &mut Pool, number: Option<u32>) -> Result<RoundReport, SourceError> {
+    fn collect(
+        &mut self,
+        pool: &mut Pool,
+        number: Option<u32>,
+        mut look: impl FnMut(),
+    ) -> Result<RoundReport, SourceError> {
         pool.collect(|| {
+            look();
             if self.control.is_cancelled() {
                 return Err(SourceError::Cancelled);
             }
@@ -449,10 +487,16 @@ impl Attempt<'_> {
     }
 
     /// Pauses, sends the rest, and hands over.
-    fn blackout(&mut self, pool: &mut Pool, shared: &Shared, description: &Description) -> Result<(), Break> {
+    fn blackout(
+        &mut self,
+        pool: &mut Pool,
+        shared: &Shared,
+        description: &Description,
+    ) -> Result<(), SourceError> {
         let pause_start = clock::now();
         self.machine.pause().map_err(machine_failed("pause"))?;
         self.paused_at = Some(pause_start);
+        self.note(SourceEvent::Pause)?;
         self.report.breakdown.pause_ms = since_ms(pause_start);
         self.control.enter(Phase::Blackout);
         shared.lifted.store(true, Ordering::Release);
@@ -465,7 +509,8 @@ impl Attempt<'_> {
         pool.begin(Round::new(number, true, bitmaps, self.request.streams));
         let state = self.machine.save().map_err(machine_failed("save its state"))?;
         self.report.breakdown.save_ms = since_ms(pages_start);
-        let mut round = self.collect(pool, None)?;
+        let mut round = self.collect(pool, None, || ())?;
+        round.codec = shared.codec();
         round.seconds = pages_start.elapsed().as_secs_f64();
         self.report.breakdown.pages_ms = since_ms(pages_start);
         self.finish_round(round);
@@ -475,9 +520,10 @@ impl Attempt<'_> {
         self.control.enter(Phase::Saved);
         self.await_ready(pool.stream_pages().iter().sum())?;
         self.report.breakdown.ready_ms = since_ms(saved_start);
+        self.note(SourceEvent::Ready)?;
         self.control.enter(Phase::Ready);
         if self.control.is_cancelled() {
-            return Err(Break::Before(SourceError::Cancelled));
+            return Err(SourceError::Cancelled);
         }
         self.commit(pause_start)
     }
@@ -511,25 +557,25 @@ impl Attempt<'_> {
     }
 
     /// Crosses the commit point and waits for the answer.
-    fn commit(&mut self, pause_start: Instant) -> Result<(), Break> {
+    fn commit(&mut self, pause_start: Instant) -> Result<(), SourceError> {
         let epoch = self.request.epoch;
         let doing = "waiting for RUNNING";
         let commit_start = clock::now();
-        let Some(channel) = self.channel.as_mut() else {
-            return Err(Break::Before(unexpected(Kind::Commit, "without a connection")));
-        };
+        self.channel()?;
         // THE COMMIT POINT: from the first byte of this frame on the destination may run, so nothing below resumes the source.
-        let sent = channel.send(&Frame::Commit { epoch }, &|| false);
-        sent.map_err(|error| Break::After(channel_failed("committing")(error)))?;
-        self.control.enter(Phase::Commit);
+        self.note(SourceEvent::Commit)?;
         let silence = self.request.timeouts.running;
+        let channel = self.channel()?;
+        channel.send(&Frame::Commit { epoch }, &|| false).map_err(channel_failed("committing"))?;
+        self.control.enter(Phase::Commit);
         let kinds = &[Kind::Running, Kind::Abort];
+        let channel = self.channel()?;
         let answer = channel.receive(Expect { kinds, phase: doing, silence, stop: &|| false });
-        match answer.map_err(|error| Break::After(channel_failed(doing)(error)))? {
-            Frame::Running { epoch: running } if running == epoch => {}
-            Frame::Running { epoch: running } => return Err(Break::After(SourceError::WrongEpoch(running))),
-            Frame::Abort { reason } => return Err(Break::After(SourceError::Aborted(reason))),
-            other => return Err(Break::After(unexpected(other.kind(), doing))),
+        match answer.map_err(channel_failed(doing))? {
+            Frame::Running { epoch: running } if running == epoch => self.note(SourceEvent::Running)?,
+            Frame::Running { epoch: running } => return Err(SourceError::WrongEpoch(running)),
+            Frame::Abort { reason } => return Err(SourceError::Aborted(reason)),
+            other => return Err(unexpected(other.kind(), doing)),
         }
         self.report.blackout_ms = since_ms(pause_start);
         self.report.breakdown.commit_ms = since_ms(commit_start);
@@ -539,13 +585,19 @@ impl Attempt<'_> {
 
     /// When a stream or the connection broke because the destination gave up, its reason is the better error.
     fn explain(&mut self, error: SourceError) -> SourceError {
-        if !matches!(error, SourceError::Stream { .. } | SourceError::Channel { .. }) {
+        let (SourceError::Stream { source, .. } | SourceError::Channel { source, .. }) = &error else {
+            return error;
+        };
+        // Who was silent explains nothing, and a wrong frame explains itself; neither may delay our ABORT.
+        if !matches!(source, ChannelError::Transport(cause) if !matches!(cause, TransportError::Silent { .. }))
+        {
             return error;
         }
         let expect = Expect {
             kinds: &[Kind::Abort],
             phase: "after a failure",
-            silence: Duration::from_millis(300),
+            // The partition goes on already; only the reason is waited for, which a closed connection ends.
+            silence: self.request.timeouts.silence.min(EXPLANATION),
             stop: &|| false,
         };
         match self.channel.as_mut().map(|channel| channel.receive(expect)) {

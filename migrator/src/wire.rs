@@ -8,18 +8,23 @@ use std::fmt;
 use thiserror::Error;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use crate::codec::{Codec, CodecError};
 use crate::partition::{Description, PAGE_SIZE, Region};
 
 /// First bytes of every connection.
 pub const MAGIC: [u8; 8] = *b"PARTITAM";
-/// Version of this protocol; both sides must have the same.
-pub const VERSION: u16 = 1;
+/// Major version of this protocol; both sides must have the same.
+pub const VERSION_MAJOR: u8 = 1;
+/// Minor version: a destination takes sources of its own and of older ones.
+pub const VERSION_MINOR: u8 = 1;
 /// Bytes of a hello.
 pub const HELLO_BYTES: usize = 32;
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 16;
 /// Bytes before the data of a DATA frame, and all of a ZERO frame's body.
 pub const EXTENT_BYTES: usize = 16;
+/// Bytes between the extent and the packed pages of a PACKED frame.
+pub const CODEC_BYTES: usize = 8;
 /// Page streams of one migration.
 pub const STREAMS_MAX: u8 = 16;
 /// Pages of one DATA frame.
@@ -53,9 +58,18 @@ pub enum WireError {
     Magic,
     /// Another version.
     #[error(
-        "the other side speaks migration protocol {0}, this one speaks {VERSION}: use the same release on both"
+        "the other side speaks migration protocol {major}.{minor}, this one {VERSION_MAJOR}.0 to \
+         {VERSION_MAJOR}.{VERSION_MINOR}: use the same release on both, or the newer one at the destination"
     )]
-    Version(u16),
+    Version {
+        /// Its major version.
+        major: u8,
+        /// Its minor version.
+        minor: u8,
+    },
+    /// Packed pages that cannot be unpacked.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// A hello with a role, stream or count that does not exist.
     #[error("malformed hello")]
     Hello,
@@ -114,6 +128,8 @@ pub enum Role {
 /// The first 32 bytes of a connection, from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
+    /// Minor version that the source speaks.
+    pub minor: u8,
     /// What the connection is for.
     pub role: Role,
     /// How many page streams there are.
@@ -131,25 +147,28 @@ impl Hello {
         };
         let mut bytes = [0; HELLO_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
-        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8] = VERSION_MAJOR;
+        bytes[9] = self.minor;
         bytes[10] = role;
         bytes[11] = stream;
         bytes[12] = self.streams;
         bytes[16..32].copy_from_slice(&self.session);
+        let check = hello_check(&bytes);
+        bytes[13..16].copy_from_slice(&check);
         bytes
     }
 
     /// From its bytes.
     ///
     /// # Errors
-    /// Foreign, another version (told apart, so that the other side can be told), or malformed.
+    /// Foreign, another major or a newer minor version (told apart, so that the other side can be told), or malformed.
     pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Self, WireError> {
         if bytes[0..8] != MAGIC {
             return Err(WireError::Magic);
         }
-        let version = u16_at(bytes, 8);
-        if version != VERSION {
-            return Err(WireError::Version(version));
+        let (major, minor) = (bytes[8], bytes[9]);
+        if major != VERSION_MAJOR || minor > VERSION_MINOR {
+            return Err(WireError::Version { major, minor });
         }
         let (stream, streams) = (bytes[11], bytes[12]);
         let role = match bytes[10] {
@@ -157,13 +176,24 @@ impl Hello {
             1 if stream < streams => Role::Pages(stream),
             _ => return Err(WireError::Hello),
         };
-        if !(1..=STREAMS_MAX).contains(&streams) || bytes[13..16] != [0; 3] {
+        if !(1..=STREAMS_MAX).contains(&streams) || bytes[13..16] != hello_check(bytes) {
             return Err(WireError::Hello);
         }
         let mut session = [0; 16];
         session.copy_from_slice(&bytes[16..32]);
-        Ok(Self { role, streams, session })
+        Ok(Self { minor, role, streams, session })
     }
+}
+
+/// Three bytes of checksum over a hello without them; 1.0 had zeros there.
+fn hello_check(bytes: &[u8; HELLO_BYTES]) -> [u8; 3] {
+    if bytes[9] == 0 {
+        return [0; 3];
+    }
+    let mut plain = *bytes;
+    plain[13..16].fill(0);
+    let [first, second, third, ..] = xxh3_64(&plain).to_le_bytes();
+    [first, second, third]
 }
 
 /// What a frame is.
@@ -202,11 +232,13 @@ pub enum Kind {
     RoundEnd = 0x23,
     /// Destination: all of the stream's round is in memory.
     RoundAck = 0x24,
+    /// Source, since 1.1: pages with data, packed.
+    Packed = 0x25,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Describe,
         Kind::KeepAlive,
         Kind::Final,
@@ -223,6 +255,7 @@ impl Kind {
         Kind::Zero,
         Kind::RoundEnd,
         Kind::RoundAck,
+        Kind::Packed,
     ];
 
     fn from_byte(byte: u8) -> Result<Self, WireError> {
@@ -241,6 +274,7 @@ impl Kind {
             Self::Abort | Self::Refuse => TEXT_BYTES_MAX,
             Self::Accept => ANNOTATION_BYTES_MAX,
             Self::Data => EXTENT_BYTES + DATA_PAGES_MAX as usize * PAGE_SIZE,
+            Self::Packed => EXTENT_BYTES + CODEC_BYTES + DATA_PAGES_MAX as usize * PAGE_SIZE,
             Self::Zero | Self::RoundEnd | Self::RoundAck => EXTENT_BYTES,
         }
     }
@@ -346,7 +380,7 @@ impl Extent {
         bytes
     }
 
-    /// The extent of a DATA or ZERO body, inside `regions`, and the data behind it.
+    /// The extent of a DATA, PACKED or ZERO body, inside `regions`, and the data behind it.
     ///
     /// # Errors
     /// A length that does not fit the number of pages, or pages outside the memory.
@@ -356,6 +390,7 @@ impl Extent {
         let (region, pages, first_page) = (u32_at(head, 0), u32_at(head, 4), u64_at(head, 8));
         let (pages_max, bytes) = match kind {
             Kind::Data => (DATA_PAGES_MAX, u64::from(pages) * PAGE_SIZE as u64),
+            Kind::Packed => (DATA_PAGES_MAX, data.len() as u64),
             _ => (ZERO_PAGES_MAX, 0),
         };
         if data.len() as u64 != bytes {
@@ -372,6 +407,29 @@ impl Extent {
     }
 }
 
+/// What is before packed pages: the codec, and zeros.
+pub fn encode_codec(codec: Codec) -> [u8; CODEC_BYTES] {
+    let mut bytes = [0; CODEC_BYTES];
+    bytes[..4].copy_from_slice(&(codec as u32).to_le_bytes());
+    bytes
+}
+
+/// The pages of a PACKED frame with `extent`, from what is behind its extent, into `pages`.
+///
+/// # Errors
+/// An unknown codec, or bytes that do not make exactly the extent's pages.
+pub fn unpack<'a>(extent: Extent, data: &[u8], pages: &'a mut Vec<u8>) -> Result<&'a [u8], WireError> {
+    let malformed = WireError::Length { kind: Kind::Packed, bytes: (EXTENT_BYTES + data.len()) as u64 };
+    let Some((head, packed)) = data.split_at_checked(CODEC_BYTES) else { return Err(malformed) };
+    if u32_at(head, 4) != 0 {
+        return Err(WireError::Reserved(Kind::Packed));
+    }
+    // At most 64 pages, as the extent was checked.
+    pages.resize(extent.pages as usize * PAGE_SIZE, 0);
+    Codec::from_number(u32_at(head, 0))?.unpack(packed, pages)?;
+    Ok(pages)
+}
+
 /// What FINAL says: how much was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
@@ -383,7 +441,7 @@ pub struct Totals {
     pub stream_pages: Vec<u64>,
 }
 
-/// A frame other than DATA and ZERO.
+/// A frame other than DATA, PACKED and ZERO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// See [`Kind::Describe`].
@@ -495,7 +553,7 @@ impl Frame {
     /// From the kind and a body whose length and checksum were verified.
     ///
     /// # Errors
-    /// A malformed body; DATA and ZERO are not decoded here and are refused.
+    /// A malformed body; DATA, PACKED and ZERO are not decoded here and are refused.
     pub fn decode(kind: Kind, body: &[u8]) -> Result<Self, WireError> {
         let malformed = || WireError::Length { kind, bytes: body.len() as u64 };
         let number = || body.try_into().map(u64::from_le_bytes).map_err(|_| malformed());
@@ -528,7 +586,7 @@ impl Frame {
                 _ => return Err(WireError::Reserved(kind)),
             },
             Kind::KeepAlive | Kind::Joined | Kind::State | Kind::Machine => return Err(malformed()),
-            Kind::Data | Kind::Zero => {
+            Kind::Data | Kind::Packed | Kind::Zero => {
                 return Err(WireError::Unexpected { kind, wanted: "outside a page stream" });
             }
         })
@@ -603,10 +661,6 @@ fn printable(body: &[u8]) -> String {
 }
 
 // The offsets below are constants or were checked against the slice's length by the callers.
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

@@ -11,7 +11,7 @@ use migrator::destination::{self, Outcome};
 use migrator::partition::{PAGE_SIZE, SourceMachine};
 use migrator::source;
 use migrator::transport::Listener;
-use migrator::wire::{Extent, Frame, HEADER_BYTES, Header, Hello, Kind, Role, Totals};
+use migrator::wire::{Extent, Frame, HEADER_BYTES, Header, Hello, Kind, Role, Totals, VERSION_MINOR};
 use support::{
     CancelOnDrop, Random, TestDestination, TestSource, assert_goes_on_and_migrates_again, listen, request,
     short_timeouts,
@@ -48,7 +48,7 @@ fn strangers_do_not_keep_a_source_out() {
             let mut stranger = dial(&listener);
             let mut bytes: Vec<u8> = (0..random.below(200)).map(|_| random.below(256) as u8).collect();
             if random.below(2) == 0 && bytes.len() > 32 {
-                let hello = Hello { role: Role::Control, streams: 1, session: [1; 16] };
+                let hello = Hello { minor: VERSION_MINOR, role: Role::Control, streams: 1, session: [1; 16] };
                 bytes[..32].copy_from_slice(&hello.encode());
             }
             let _ = stranger.write_all(&bytes);
@@ -71,7 +71,8 @@ fn another_version_is_told_which_one_is_spoken() {
         let receiving = scope.spawn(|| destination::receive(&listener, &mut machine, &options(), &control));
         let _guard = CancelOnDrop(&control);
         let mut stream = dial(&listener);
-        let mut hello = Hello { role: Role::Control, streams: 1, session: [1; 16] }.encode();
+        let mut hello =
+            Hello { minor: VERSION_MINOR, role: Role::Control, streams: 1, session: [1; 16] }.encode();
         hello[8] = 99;
         stream.write_all(&hello).unwrap();
         let mut answer = Vec::new();
@@ -97,12 +98,15 @@ fn after_a_good_beginning(control: &[u8], stream: &[u8]) -> Outcome {
         let receiving = scope.spawn(|| destination::receive(&listener, &mut machine, &options(), &handle));
         let mut near = dial(&listener);
         let session = [9; 16];
-        near.write_all(&Hello { role: Role::Control, streams: 1, session }.encode()).unwrap();
+        near.write_all(&Hello { minor: VERSION_MINOR, role: Role::Control, streams: 1, session }.encode())
+            .unwrap();
         near.write_all(&Frame::Describe(description).encode().unwrap()).unwrap();
         let mut accept = vec![0; HEADER_BYTES + options().annotation.len()];
         near.read_exact(&mut accept).unwrap();
         let mut pages = dial(&listener);
-        pages.write_all(&Hello { role: Role::Pages(0), streams: 1, session }.encode()).unwrap();
+        pages
+            .write_all(&Hello { minor: VERSION_MINOR, role: Role::Pages(0), streams: 1, session }.encode())
+            .unwrap();
         pages.read_exact(&mut [0; HEADER_BYTES]).unwrap();
         // The destination may close on the first bad byte, so that writing the rest fails.
         let _ = pages.write_all(stream);
@@ -146,6 +150,13 @@ fn bad_frames_after_a_good_beginning_fail_and_never_run() {
         ("an end without all pages", last(0), end(0, true, 0)),
         ("a state too large", Frame::Final(huge_state).encode().unwrap(), end(0, true, 0)),
         ("another number of streams", Frame::Final(two_streams).encode().unwrap(), end(0, true, 0)),
+        ("a codec that does not exist", vec![], pages(Kind::Packed, one_page(0), &[9; 20])),
+        ("no codec at all", vec![], pages(Kind::Packed, one_page(0), &[])),
+        (
+            "packed bytes that are none",
+            vec![],
+            pages(Kind::Packed, one_page(0), &[1, 0, 0, 0, 0, 0, 0, 0, 255, 1]),
+        ),
         ("a truncated frame", vec![], pages(Kind::Data, one_page(0), &page)[..100].to_vec()),
         ("a stream that never ends", last(0), vec![]),
     ];

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use migrator::codec::Compression;
 use migrator::destination::{self, DestinationError};
 use migrator::policy::StopReason;
 use migrator::source::{self, Phase, SourceError};
@@ -210,6 +211,48 @@ fn the_bandwidth_cap_holds_over_all_streams() {
     let round = report.rounds[0];
     let rate = round.bytes as f64 / round.seconds;
     assert!(rate < 1.3 * f64::from(8 << 20), "{rate} bytes/s");
+}
+
+#[test]
+fn packed_pages_arrive_byte_for_byte_and_auto_packs_what_a_slow_link_carries() {
+    let compressions = [Compression::Lz4, Compression::Zstd, Compression::Auto, Compression::None];
+    for compression in compressions {
+        let source = TestSource::new();
+        // Text-like pages where the random ones were.
+        for word in 0..200 * 512 {
+            source.write(0, word, word as u64 / 24);
+        }
+        let request = |request: &mut migrator::report::Request| {
+            request.bandwidth_bytes_per_s = Some(2 << 20);
+            request.compression = *COMPRESSION.lock().unwrap();
+        };
+        *COMPRESSION.lock().unwrap() = compression;
+        let attempt = Setup { change: request, ..Setup::new(2) }.run(&source);
+        assert_moved(&attempt, &source);
+        let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
+        let packed = report.rounds[0].packed_pages > 0;
+        assert_eq!(packed, compression != Compression::None, "{compression:?}: {:?}", report.rounds);
+    }
+}
+
+/// For a `change`, which captures nothing.
+static COMPRESSION: std::sync::Mutex<Compression> = std::sync::Mutex::new(Compression::Auto);
+
+#[test]
+fn a_cap_that_is_lifted_during_the_move_holds_no_longer() {
+    let source = TestSource::new();
+    // At this rate it would take a minute.
+    let change: fn(&mut migrator::report::Request) = |request| request.bandwidth_bytes_per_s = Some(50_000);
+    let start = std::time::Instant::now();
+    let attempt = Setup { change, ..Setup::new(2) }.run_with(&source, |control, _| {
+        while control.progress().phase != Phase::Round(0) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(300));
+        control.set_bandwidth(None);
+    });
+    assert_moved(&attempt, &source);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -33,6 +33,12 @@ struct ResumeRequest {
     in_doubt: bool,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BandwidthRequest {
+    bandwidth_bytes_per_s: Option<u64>,
+}
+
 /// Body of `GET /v1/counters`.
 #[derive(Debug, Serialize)]
 struct Counters {
@@ -49,6 +55,7 @@ struct Counters {
     memory_bytes: u64,
     resident_kib: u64,
     progress: u64,
+    units: Option<vmm::units::Units>,
     peers: Vec<vmm::partition::Traffic>,
     migrations: u64,
     blackout_ns: u64,
@@ -142,7 +149,9 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/stop", post(stop))
         .route("/v1/migrate", post(migrate))
         .route("/v1/migrate/cancel", post(cancel))
+        .route("/v1/migrate/bandwidth", post(bandwidth))
         .route("/v1/peers/{rank}", put(learn))
+        .route("/v1/units", put(give_share))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(host)
 }
@@ -178,6 +187,7 @@ async fn counters(Extract(host): Extract<Arc<Host>>) -> Answer {
         memory_bytes: partition.memory().layout().program_bytes,
         resident_kib: report::resident_kib(),
         progress: partition.progress(),
+        units: partition.units()?,
         peers: partition.traffic()?,
         migrations: saved.migrations,
         blackout_ns: saved.blackout_ns,
@@ -216,6 +226,12 @@ async fn cancel(Extract(host): Extract<Arc<Host>>) -> Answer {
     Ok(Json(json!({})))
 }
 
+async fn bandwidth(Extract(host): Extract<Arc<Host>>, body: axum::body::Bytes) -> Answer {
+    let request: BandwidthRequest = parse(&body)?;
+    host.set_bandwidth(request.bandwidth_bytes_per_s)?;
+    Ok(Json(json!({})))
+}
+
 async fn learn(
     Extract(host): Extract<Arc<Host>>,
     UrlPath(rank): UrlPath<u32>,
@@ -228,6 +244,17 @@ async fn learn(
         Ok(())
     })?;
     Ok(Json(json!({})))
+}
+
+async fn give_share(Extract(host): Extract<Arc<Host>>, body: axum::body::Bytes) -> Answer {
+    let share: vmm::units::Share = parse(&body)?;
+    match host.partition()?.give_share(&share)? {
+        true => Ok(Json(json!({}))),
+        false => Err(Refusal {
+            status: 409,
+            text: format!("generation {} is not above the one that the program has", share.generation),
+        }),
+    }
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Refusal> {

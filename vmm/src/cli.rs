@@ -62,8 +62,16 @@ pub struct RunArgs {
     /// How long a blocking MPI call polls before it sleeps, microseconds
     #[arg(long, value_name = "US", help_heading = "One rank of an application")]
     pub spin_us: Option<u64>,
+    /// Where its fabric listens: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the control socket)
+    #[arg(long, value_name = "ADDR", requires = "rank", help_heading = "One rank of an application")]
+    pub fabric: Option<vmm::fabric::address::Address>,
+    /// Allow plain connections from and to other machines
+    #[arg(long, help_heading = "One rank of an application")]
+    pub insecure: bool,
     #[command(flatten)]
     pub rings: RingsArgs,
+    #[command(flatten)]
+    pub tls: partita_tls::Options,
     /// The program
     #[arg(value_name = "ELF")]
     pub elf: PathBuf,
@@ -98,13 +106,14 @@ impl RingsArgs {
 pub struct ReceiveArgs {
     #[command(flatten)]
     pub rings: RingsArgs,
-    /// Where to take a migration: tcp:HOST:PORT (port 0 takes a free one, see `vmm ctl SOCKET status`)
+    /// Where to take a migration: tls:HOST:PORT or tcp:HOST:PORT (port 0 takes a free one, see `vmm ctl SOCKET status`)
     #[arg(long, value_name = "ADDR")]
     pub listen: migrator::transport::Address,
     /// Control socket
     #[arg(long, value_name = "PATH")]
     pub api_socket: PathBuf,
-    /// Where the partition's fabric is to listen: unix:PATH or tcp:ADDRESS:PORT (default: beside the control socket)
+    /// Where the partition's fabric is to listen: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the
+    /// control socket)
     #[arg(long, value_name = "ADDR")]
     pub fabric: Option<vmm::fabric::address::Address>,
     /// Processors it may use, like 0-3,7
@@ -116,6 +125,8 @@ pub struct ReceiveArgs {
     /// Allow a plain connection from other machines
     #[arg(long)]
     pub insecure: bool,
+    #[command(flatten)]
+    pub tls: partita_tls::Options,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -149,11 +160,26 @@ pub enum Action {
     Migrate(MigrateArgs),
     /// Give a running migration up
     Cancel,
+    /// Tell a program that shares out units of work (partita.h) how many its rank should have
+    Share {
+        /// Number of the sharing-out; the same for all ranks, above every earlier one
+        #[arg(long, value_name = "G")]
+        generation: u64,
+        /// Units of this rank
+        #[arg(long, value_name = "N")]
+        units: u64,
+    },
+    /// Change the cap of a running migration
+    Bandwidth {
+        /// Bytes per second over all streams (K, M, G), or none
+        #[arg(value_name = "B", value_parser = parse_cap)]
+        cap: Cap,
+    },
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct MigrateArgs {
-    /// Where `vmm receive` listens, tcp:HOST:PORT
+    /// Where `vmm receive` listens, tls:HOST:PORT or tcp:HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub to: migrator::transport::Address,
     /// Page streams
@@ -171,9 +197,23 @@ pub struct MigrateArgs {
     /// What to do when it does not converge
     #[arg(long, default_value = "abort")]
     pub on_timeout: TimeoutAction,
+    /// Pack pages on the wire: when a sample says that it pays, never, or always with one codec
+    #[arg(long, value_enum, default_value = "auto")]
+    pub compression: Compression,
     /// Allow a plain connection to another machine
     #[arg(long)]
     pub insecure: bool,
+    /// In place of the files that the partition's process was started with
+    #[command(flatten)]
+    pub tls: partita_tls::Options,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Compression {
+    Auto,
+    None,
+    Zstd,
+    Lz4,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -181,6 +221,10 @@ pub enum TimeoutAction {
     Abort,
     Force,
 }
+
+/// A bandwidth cap in bytes per second, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap(pub Option<u64>);
 
 /// Processor numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,6 +240,16 @@ fn parse_size(text: &str) -> Result<u64, String> {
     let number: u64 =
         digits.parse().map_err(|_| "write a number of bytes, or one with K, M or G".to_owned())?;
     number.checked_mul(unit).ok_or_else(|| "that is more than can be addressed".to_owned())
+}
+
+fn parse_cap(text: &str) -> Result<Cap, String> {
+    match text {
+        "none" => Ok(Cap(None)),
+        text => match parse_size(text)? {
+            0 => Err("write a number above 0, or none".to_owned()),
+            bytes_per_s => Ok(Cap(Some(bytes_per_s))),
+        },
+    }
 }
 
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
@@ -265,6 +319,27 @@ pub fn read_peers(path: &PathBuf) -> Result<vmm::fabric::Directory, Failure> {
     Ok(peers)
 }
 
+/// Refuses a fabric that would send messages over a network unprotected; gives the credentials that it needs.
+pub fn check_fabric(
+    address: &vmm::fabric::address::Address,
+    tls: &partita_tls::Options,
+    insecure: bool,
+) -> Result<Option<vmm::fabric::socket::Credentials>, Failure> {
+    if address.is_exposed() && !insecure {
+        return Err(Failure::usage(format!(
+            "--fabric {address}: messages would go over the network unprotected; write tls:, give a loopback address, or --insecure on a network you trust"
+        )));
+    }
+    let wrong = |e| Failure::usage(migrator::report::one_line(&e));
+    match tls.identity().map_err(wrong)? {
+        Some(identity) => vmm::fabric::socket::Credentials::new(&identity).map(Some).map_err(wrong),
+        None if matches!(address, vmm::fabric::address::Address::Tls(_)) => {
+            Err(wrong(partita_tls::IdentityError::Missing(format!("--fabric {address}"))))
+        }
+        None => Ok(None),
+    }
+}
+
 /// Restricts this process to `cpus`.
 pub fn bind_to(cpus: &CpuList) -> Result<(), Failure> {
     let mut set = nix::sched::CpuSet::new();
@@ -292,6 +367,8 @@ mod tests {
         for text in ["", "M", "1T", "-1", "99999999999G"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
+        assert_eq!((parse_cap("none"), parse_cap("10M")), (Ok(Cap(None)), Ok(Cap(Some(10 << 20)))));
+        assert!(parse_cap("0").is_err() && parse_cap("fast").is_err());
         assert_eq!(parse_cpus("0-2,5"), Ok(CpuList(vec![0, 1, 2, 5])));
         for text in ["", "a", "3-1", "5000"] {
             assert!(parse_cpus(text).is_err(), "{text}");

@@ -1,6 +1,6 @@
 //! `vmm ctl`: one request to the control socket of a partition, and its answer for people or as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::cli::{Action, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction};
+use crate::cli::{Action, Compression, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction};
 
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -21,6 +21,12 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
         Action::Stop => ("POST", "/v1/stop", Value::Null),
         Action::Migrate(migrate) => ("POST", "/v1/migrate", migration(migrate)),
         Action::Cancel => ("POST", "/v1/migrate/cancel", Value::Null),
+        Action::Share { generation, units } => {
+            ("PUT", "/v1/units", json!({ "generation": generation, "target": units }))
+        }
+        Action::Bandwidth { cap } => {
+            ("POST", "/v1/migrate/bandwidth", json!({ "bandwidth_bytes_per_s": cap.0 }))
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -40,13 +46,27 @@ fn migration(arguments: &MigrateArgs) -> Value {
         TimeoutAction::Abort => "abort",
         TimeoutAction::Force => "force",
     };
+    let absolute = |path: &Option<PathBuf>| path.as_ref().and_then(|path| std::path::absolute(path).ok());
+    let tls = partita_tls::Options {
+        certificate: absolute(&arguments.tls.certificate),
+        key: absolute(&arguments.tls.key),
+        ca: absolute(&arguments.tls.ca),
+    };
+    let compression = match arguments.compression {
+        Compression::Auto => "auto",
+        Compression::None => "none",
+        Compression::Zstd => "zstd",
+        Compression::Lz4 => "lz4",
+    };
     json!({
+        "tls": (!tls.is_empty()).then_some(tls),
         "to": arguments.to.to_string(),
         "streams": arguments.streams,
         "bandwidth_bytes_per_s": arguments.bandwidth,
         "downtime_limit_ms": arguments.downtime_limit_ms,
         "timeout_s": arguments.timeout_s,
         "on_timeout": on_timeout,
+        "compression": compression,
         "insecure": arguments.insecure,
     })
 }

@@ -13,4 +13,5 @@ pub mod memory;
 pub mod paging;
 pub mod partition;
 pub mod space;
+pub mod units;
 pub mod vcpu;

@@ -21,6 +21,7 @@ use crate::kvm::{KvmError, Machine};
 use crate::linux::{Files, Linux, ReadOnly};
 use crate::loader::{self, Arguments, Identity, LoadError};
 use crate::memory::{Layout, Memory, MemoryError};
+use crate::units::{self, Share, Units};
 use crate::vcpu::{self, Ending, Engine, EngineState, Vcpu, VcpuError};
 
 /// Version of [`Saved`] and [`Blueprint`].
@@ -167,6 +168,12 @@ pub struct Traffic {
     pub messages_sent: u64,
     /// Messages that came from it.
     pub messages_received: u64,
+    /// Time the guest waited until something came from it.
+    pub wait_ns: u64,
+    /// What is sent to it goes through memory that both map.
+    pub shared: bool,
+    /// Latency of what goes over a connection.
+    pub round_trip: Option<fabric::RoundTrip>,
 }
 
 /// What a prepared partition keeps until its state arrives.
@@ -425,24 +432,25 @@ impl Partition {
         })
     }
 
-    /// Bytes and messages to and from every peer, since the application started.
+    /// What went to and from every peer since the application started, and how it goes now.
     pub fn traffic(&self) -> Result<Vec<Traffic>, PartitionError> {
-        let others = (0..self.memory.layout().ranks).filter(|rank| *rank != self.name.rank);
-        others
-            .map(|rank| {
-                let (sending, receiving) = (
-                    fabric::Ring::sending_to(self.memory.clone(), rank),
-                    fabric::Ring::receiving_from(self.memory.clone(), rank),
-                );
-                Ok(Traffic {
-                    rank,
-                    bytes_sent: sending.written()?,
-                    bytes_received: receiving.written()?,
-                    messages_sent: sending.messages()?,
-                    messages_received: receiving.messages()?,
-                })
+        let traffic = |route: fabric::Route| {
+            let (sending, receiving) = (
+                fabric::Ring::sending_to(self.memory.clone(), route.rank),
+                fabric::Ring::receiving_from(self.memory.clone(), route.rank),
+            );
+            Ok(Traffic {
+                rank: route.rank,
+                bytes_sent: sending.written()?,
+                bytes_received: receiving.written()?,
+                messages_sent: sending.messages()?,
+                messages_received: receiving.messages()?,
+                wait_ns: self.guest_ns(receiving.waited_tsc()?),
+                shared: route.shared,
+                round_trip: route.round_trip,
             })
-            .collect()
+        };
+        self.with_fabric(Fabric::routes)?.into_iter().map(traffic).collect()
     }
 
     /// Time since the partition was started, on its own clock, in nanoseconds.
@@ -450,16 +458,30 @@ impl Partition {
         Ok(GuestTime::read(&self.memory)?.monotonic_ns)
     }
 
-    /// Time the guest spent polling in blocking calls, in nanoseconds, as it says itself.
-    pub fn poll_ns(&self) -> u64 {
-        let counts = vcpu::guest_counter(&self.memory, std::mem::offset_of!(FabricPage, poll_tsc));
+    /// Counts of the guest's time stamp counter in nanoseconds, at the speed it has now.
+    fn guest_ns(&self, counts: u64) -> u64 {
         let multiplier = self.memory.read_u64(partita_abi::TIME_PAGE + 16).unwrap_or(0);
         ((u128::from(counts) * u128::from(multiplier)) >> 32).min(u128::from(u64::MAX)) as u64
+    }
+
+    /// Time the guest spent polling in blocking calls, in nanoseconds, as it says itself.
+    pub fn poll_ns(&self) -> u64 {
+        self.guest_ns(vcpu::guest_counter(&self.memory, std::mem::offset_of!(FabricPage, poll_tsc)))
     }
 
     /// Units of work the program reported.
     pub fn progress(&self) -> u64 {
         vcpu::guest_counter(&self.memory, std::mem::offset_of!(FabricPage, progress))
+    }
+
+    /// What the program says of its units of work, if it has any.
+    pub fn units(&self) -> Result<Option<Units>, PartitionError> {
+        Ok(units::read(&self.memory)?)
+    }
+
+    /// Gives the program a share of its units. False when it has a newer one.
+    pub fn give_share(&self, share: &Share) -> Result<bool, PartitionError> {
+        Ok(units::give(&self.memory, share)?)
     }
 
     /// Begins dirty tracking: every page counts as dirty.

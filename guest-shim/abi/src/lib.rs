@@ -9,7 +9,7 @@
 //! 0x0000_0000_1000   CPL 0 stub, descriptor tables, its stack (supervisor only)
 //! 0x0000_0001_0000   the program: ELF segments, brk heap, mmap area, stack at the top of memory
 //! 0x0050_0000_0000   rings: for every peer a send ring and a receive ring
-//! 0x0060_0000_0000   system area: boot page, time page, fabric page, vDSO, then page tables (not mapped)
+//! 0x0060_0000_0000   system area: boot page, time page, fabric page, units page, vDSO, then page tables (not mapped)
 //! 0x0070_0000_0000   doorbell page: no memory behind it, a store exits or signals an eventfd
 //! ```
 #![no_std]
@@ -19,7 +19,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Version of everything in this crate. A VMM refuses a saved partition or a program of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Bytes of a page, here and in the dirty log.
 pub const PAGE_SIZE: u64 = 4096;
@@ -41,6 +41,8 @@ pub const BOOT_PAGE: u64 = SYSTEM_BASE;
 pub const TIME_PAGE: u64 = SYSTEM_BASE + PAGE_SIZE;
 /// The page of flags between the guest and the VMM's fabric thread: [`FabricPage`].
 pub const FABRIC_PAGE: u64 = SYSTEM_BASE + 2 * PAGE_SIZE;
+/// The page on which program and coordinator share out units of work: [`UnitsPage`].
+pub const UNITS_PAGE: u64 = SYSTEM_BASE + 3 * PAGE_SIZE;
 /// The vDSO image (at most [`VDSO_BYTES_MAX`]).
 pub const VDSO_BASE: u64 = SYSTEM_BASE + 4 * PAGE_SIZE;
 /// Room for the vDSO image, in bytes.
@@ -103,6 +105,8 @@ pub struct BootPage {
     pub time_page: u64,
     /// Address of the [`FabricPage`].
     pub fabric_page: u64,
+    /// Address of the [`UnitsPage`].
+    pub units_page: u64,
     /// Address for the WAIT store, 0 where there is no VMM to wait in (then: spin and yield).
     pub wait: u64,
     /// Address for the doorbell store, 0 where nobody needs one.
@@ -156,6 +160,37 @@ pub struct FabricPage {
     pub sharing: AtomicU32,
 }
 
+/// How a program that can shift work between its ranks and the coordinator talk: the program counts in *units* of its own
+/// choice (rows, cells, particles), says how many it has and what they cost, and takes up how many it should have.
+///
+/// A target belongs to a `generation`; ranks take one up only when all of them have the same generation, because only
+/// then their targets add up to `total`. The VMM writes `target`, then `generation`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct UnitsPage {
+    /// Units of the whole application; 0 while the program has defined none (guest).
+    pub total: AtomicU64,
+    /// First unit that this rank has (guest).
+    pub first: AtomicU64,
+    /// Number of units that it has (guest).
+    pub count: AtomicU64,
+    /// Units it has computed since the start: a unit that is computed in every step counts every time (guest).
+    pub done: AtomicU64,
+    /// What they cost in elapsed time, without waiting for others, in nanoseconds (guest).
+    pub cost_ns: AtomicU64,
+    /// How often the program said that now is a good moment for a move (guest).
+    pub safe_points: AtomicU64,
+    /// `CLOCK_MONOTONIC` of the partition before which a move is unwelcome, in nanoseconds (guest).
+    pub not_before_ns: AtomicU64,
+    _pad0: [u8; 8],
+    /// Number of the newest sharing-out, 0 before the first (VMM, release).
+    pub generation: AtomicU64,
+    /// Units that this rank should have in it (VMM).
+    pub target: AtomicU64,
+    /// Speed of the host relative to the mean of the application's hosts, in parts per million; 0 while unknown (VMM).
+    pub speed_ppm: AtomicU64,
+}
+
 /// Header of a single-producer single-consumer ring. `written` and `read` are stream offsets: they count bytes
 /// since the application started and never wrap (64 bits); the data of offset `o` is at `o % ring_bytes`.
 ///
@@ -172,7 +207,10 @@ pub struct RingHeader {
     _pad0: [u8; 48],
     /// Bytes ever taken out (consumer, release).
     pub read: AtomicU64,
-    _pad1: [u8; 56],
+    /// Time stamp counts the consumer has waited until something of this producer's ended the wait (consumer); for people
+    /// and the coordinator, nothing depends on it.
+    pub waited_tsc: AtomicU64,
+    _pad1: [u8; 48],
     /// Set by a consumer that sleeps until `written` grows (used by rings shared by two partitions).
     pub consumer_asleep: AtomicU32,
     /// Set by a producer that sleeps until `read` grows (used by rings shared by two partitions).
@@ -213,9 +251,10 @@ pub const fn default_ring_bytes(ranks: u32) -> u32 {
 }
 
 // Tripwires: a layout changes only together with ABI_VERSION.
-const _: () = assert!(size_of::<BootPage>() == 208);
+const _: () = assert!(size_of::<BootPage>() == 216);
 const _: () = assert!(offset_of!(BootPage, rings) == 24);
-const _: () = assert!(offset_of!(BootPage, application) == 80);
+const _: () = assert!(offset_of!(BootPage, units_page) == 48);
+const _: () = assert!(offset_of!(BootPage, application) == 88);
 const _: () = assert!(size_of::<TimePage>() == 40);
 const _: () = assert!(offset_of!(FabricPage, fabric_asleep) == 64);
 const _: () = assert!(offset_of!(FabricPage, poll_tsc) == 128);
@@ -223,6 +262,9 @@ const _: () = assert!(offset_of!(FabricPage, progress) == 136);
 const _: () = assert!(offset_of!(FabricPage, sharing) == 192);
 const _: () = assert!(size_of::<RingHeader>() == 192);
 const _: () = assert!(offset_of!(RingHeader, read) == 64);
+const _: () = assert!(offset_of!(RingHeader, waited_tsc) == 72);
 const _: () = assert!(offset_of!(RingHeader, consumer_asleep) == 128);
+const _: () = assert!(size_of::<UnitsPage>() == 88);
+const _: () = assert!(offset_of!(UnitsPage, generation) == 64);
 const _: () = assert!(offset_of!(RingHeader, shared) == 136);
 const _: () = assert!(size_of::<RingHeader>() as u64 <= RING_HEADER_BYTES);

@@ -185,6 +185,12 @@ impl Consumer {
         useful
     }
 
+    /// Adds time stamp counts that were spent waiting for this producer.
+    pub fn add_waited(&self, counts: u64) {
+        let waited = &self.ring.header().waited_tsc;
+        waited.store(waited.load(Ordering::Relaxed).wrapping_add(counts), Ordering::Relaxed);
+    }
+
     /// Whether the producer has to be woken; to be asked after a full fence.
     pub fn producer_sleeps(&self) -> bool {
         self.ring.header().producer_asleep.load(Ordering::Relaxed) != 0

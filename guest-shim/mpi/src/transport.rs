@@ -3,6 +3,7 @@
 //! In a partition the boot page says where everything is. In native mode (`libmpi_native.a`, for tests without a VM)
 //! the environment variable `PARTITA_NATIVE=<file>:<rank>:<ranks>:<ring bytes>` names a file of zeros with a ring for
 //! every ordered pair of ranks; there the other end of a ring is the peer itself and sleeping is yielding.
+//! `PARTITA_NATIVE_SHARES=<units of rank 0>,<of rank 1>,…` stands in for a coordinator that shares out units of work once.
 
 use alloc::format;
 use alloc::string::String;
@@ -21,10 +22,13 @@ use crate::sys;
 pub struct Transport {
     boot: *const abi::BootPage,
     fabric: *const abi::FabricPage,
+    units: *const abi::UnitsPage,
     producers: Vec<Producer>,
     consumers: Vec<Consumer>,
     written_to: Vec<u32>,
     freed_from: Vec<u32>,
+    /// Who was read from last.
+    heard_from: Option<u32>,
     /// Peers with whom a ring is shared, as of the fabric page's `sharing` when it was this number.
     sharers: Vec<u32>,
     sharing: u32,
@@ -48,6 +52,18 @@ static NATIVE_FABRIC: abi::FabricPage = {
     // SAFETY: the page has only atomic integers and padding, for which zeros are right.
     unsafe { core::mem::zeroed() }
 };
+
+static NATIVE_UNITS: abi::UnitsPage = {
+    // SAFETY: as above.
+    unsafe { core::mem::zeroed() }
+};
+
+/// The pages besides the rings.
+struct Pages {
+    boot: *const abi::BootPage,
+    fabric: *const abi::FabricPage,
+    units: *const abi::UnitsPage,
+}
 
 impl Transport {
     /// Finds the rings.
@@ -77,7 +93,9 @@ impl Transport {
         let address = |offset: u64| (facts.rings + offset) as *mut u8;
         let send = |peer| address(abi::send_ring_offset(peer, facts.ring_bytes));
         let receive = |peer| address(abi::receive_ring_offset(peer, facts.ring_bytes));
-        Ok((Transport::new(boot, facts.fabric_page as *const abi::FabricPage, &place, send, receive), place))
+        let fabric = facts.fabric_page as *const abi::FabricPage;
+        let pages = Pages { boot, fabric, units: facts.units_page as *const abi::UnitsPage };
+        Ok((Transport::new(&pages, &place, send, receive), place))
     }
 
     fn open_native() -> Result<(Transport, Place), String> {
@@ -98,19 +116,15 @@ impl Transport {
             // SAFETY: inside the mapping of `total` bytes.
             unsafe { base.add(((u64::from(from) * u64::from(ranks) + u64::from(to)) * stride) as usize) }
         };
-        let transport = Transport::new(
-            ptr::null(),
-            &raw const NATIVE_FABRIC,
-            &place,
-            |peer| at(rank, peer),
-            |peer| at(peer, rank),
-        );
+        take_native_share(rank);
+        let pages =
+            Pages { boot: ptr::null(), fabric: &raw const NATIVE_FABRIC, units: &raw const NATIVE_UNITS };
+        let transport = Transport::new(&pages, &place, |peer| at(rank, peer), |peer| at(peer, rank));
         Ok((transport, place))
     }
 
     fn new(
-        boot: *const abi::BootPage,
-        fabric: *const abi::FabricPage,
+        pages: &Pages,
         place: &Place,
         send: impl Fn(u32) -> *mut u8,
         receive: impl Fn(u32) -> *mut u8,
@@ -124,12 +138,14 @@ impl Transport {
             )
         };
         Transport {
-            boot,
-            fabric,
+            boot: pages.boot,
+            fabric: pages.fabric,
+            units: pages.units,
             producers,
             consumers,
             written_to: Vec::new(),
             freed_from: Vec::new(),
+            heard_from: None,
             sharers: Vec::new(),
             sharing: 0,
             spin_share: 16,
@@ -139,6 +155,12 @@ impl Transport {
     fn fabric(&self) -> &abi::FabricPage {
         // SAFETY: set by `open` to a page that lives as long as the process and has only atomic fields.
         unsafe { &*self.fabric }
+    }
+
+    /// The page on which program and coordinator share out units of work.
+    pub fn units(&self) -> &'static abi::UnitsPage {
+        // SAFETY: set by `open` to a page that lives as long as the process and has only atomic fields.
+        unsafe { &*self.units }
     }
 
     /// The boot page as it is now; after a move it may say something else.
@@ -244,10 +266,28 @@ impl Transport {
         }
     }
 
+    /// Adds counts that were spent waiting, asleep or not, until something came: they are put down to whoever sent it.
+    pub fn add_waited_tsc(&mut self, counts: u64) {
+        if let Some(peer) = self.heard_from.take()
+            && counts < 1 << 40
+        {
+            self.consumers[peer as usize].add_waited(counts);
+        }
+    }
+
     /// Adds units of work that the program reports.
     pub fn add_progress(&self, units: u64) {
         let progress = &self.fabric().progress;
         progress.store(progress.load(Ordering::Relaxed).wrapping_add(units), Ordering::Relaxed);
+    }
+}
+
+fn take_native_share(rank: u32) {
+    let shares = sys::environment(c"PARTITA_NATIVE_SHARES").and_then(|shares| shares.to_str().ok());
+    let share = shares.and_then(|shares| shares.split(',').nth(rank as usize)?.parse().ok());
+    if let Some(share) = share {
+        NATIVE_UNITS.target.store(share, Ordering::Relaxed);
+        NATIVE_UNITS.generation.store(1, Ordering::Release);
     }
 }
 
@@ -284,6 +324,7 @@ impl Links for Transport {
 
     fn consume(&mut self, peer: u32, bytes: usize) {
         self.consumers[peer as usize].consume(bytes);
+        self.heard_from = Some(peer);
         if self.freed_from.last() != Some(&peer) {
             self.freed_from.push(peer);
         }

@@ -22,7 +22,7 @@ run() { # ranks ring program arguments
     timeout 120 "$bin/mpirun-native" -np "$n" -ring "$ring" "$@" || fail "np $n ring $ring $*"
 }
 
-for program in storm collectives calls objects fatal; do
+for program in storm collectives calls objects fatal units; do
     "$bin/mpicc" -native -O1 -Wall -Wextra -Werror -Wno-alloc-size-larger-than $program.c -o "$work/$program"
     # What partitions run is linked, too: by glibc and, for C, by musl.
     "$bin/mpicc" $program.c -o "$work/$program.guest"
@@ -64,6 +64,17 @@ for choice in broadcast:binomial,gather:binomial,scatter:binomial,allgather:bruc
     done
 done
 echo "every algorithm of the collectives gives the same"
+
+units() { # shares wanted
+    shares=$1 wanted=$2
+    found=$(PARTITA_NATIVE_SHARES=$shares timeout 20 "$bin/mpirun-native" -np 3 "$work/units") || fail "units with shares $shares"
+    [ "$found" = "units: $wanted" ] || fail "units with shares $shares: $found"
+}
+units "" "0+10 10+10 20+10"
+units 5,20,5 "0+5 5+20 25+5"
+# They do not add up, or somebody has none yet: everybody keeps what they have.
+units 5,20,6 "0+10 10+10 20+10"
+units 5,25 "0+10 10+10 20+10"
 
 expect() { # status pattern arguments
     wanted=$1 pattern=$2

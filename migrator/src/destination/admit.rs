@@ -30,7 +30,7 @@ pub(super) fn source<'a>(
             Err(error) => {
                 tracing::warn!(%error, "dropped a connection that does not begin a migration");
                 // A source of another release gets to know why; a stranger gets nothing.
-                if matches!(error, ChannelError::Wire(WireError::Version(_) | WireError::Invalid(_))) {
+                if matches!(error, ChannelError::Wire(WireError::Version { .. } | WireError::Invalid(_))) {
                     channel.close_with(&Frame::Refuse { reason: error.to_string() });
                 }
             }
@@ -86,9 +86,10 @@ pub(super) fn streams(listener: &Listener, session: &Session) -> Result<Vec<Chan
         }
         let mut channel = Channel::new(connection, timeouts);
         match channel.receive_hello(&stop) {
-            Ok(Hello { role: Role::Pages(number), streams, session: id })
+            Ok(Hello { role: Role::Pages(number), streams, session: id, .. })
                 if id == session.id
                     && streams == session.streams
+                    && channel.peer() == session.channel.peer()
                     && joined[usize::from(number)].is_none() =>
             {
                 channel.send(&Frame::Joined, &stop).map_err(cancelled_or("joining a stream"))?;

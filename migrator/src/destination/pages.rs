@@ -12,7 +12,7 @@ use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock;
 use crate::partition::{DestinationMachine, PAGE_SIZE, Region};
 use crate::transport::{Timeouts, TransportError};
-use crate::wire::{Extent, Frame, Kind, WireError};
+use crate::wire::{self, Extent, Frame, Kind, WireError};
 
 /// Bytes that are made present at a time, so that a stop is noticed soon.
 const POPULATE_BYTES: u64 = 16 << 20;
@@ -93,7 +93,14 @@ impl<'a> Rounds<'a> {
         let count = streams.len() as u8;
         for (number, channel) in streams.into_iter().enumerate() {
             let report = report.clone();
-            let mut stream = Stream { number: number as u8, channel, rounds: self, pages: 0, round: 0 };
+            let mut stream = Stream {
+                number: number as u8,
+                channel,
+                rounds: self,
+                pages: 0,
+                round: 0,
+                unpacked: Vec::new(),
+            };
             scope.spawn(move || report(catch_unwind(AssertUnwindSafe(|| stream.run()))));
         }
         scope.spawn(move || match catch_unwind(AssertUnwindSafe(|| self.populate())) {
@@ -172,6 +179,7 @@ struct Stream<'a> {
     rounds: &'a Rounds<'a>,
     pages: u64,
     round: u32,
+    unpacked: Vec<u8>,
 }
 
 impl Stream<'_> {
@@ -181,7 +189,7 @@ impl Stream<'_> {
         loop {
             // A stream may be idle for long while others work; the control connection tells whether the source lives.
             let expect = Expect {
-                kinds: &[Kind::Data, Kind::Zero, Kind::RoundEnd],
+                kinds: &[Kind::Data, Kind::Packed, Kind::Zero, Kind::RoundEnd],
                 phase: "in a round",
                 silence: rounds.timeouts.session,
                 stop: &stop,
@@ -203,7 +211,13 @@ impl Stream<'_> {
             }
             let (extent, data) = Extent::decode(kind, body, rounds.regions)
                 .map_err(|error: WireError| failed(error.into()))?;
-            rounds.write(kind, extent, data)?;
+            if kind == Kind::Packed {
+                let pages =
+                    wire::unpack(extent, data, &mut self.unpacked).map_err(|error| failed(error.into()))?;
+                rounds.write(Kind::Data, extent, pages)?;
+            } else {
+                rounds.write(kind, extent, data)?;
+            }
             self.pages += u64::from(extent.pages);
         }
     }

@@ -48,13 +48,14 @@ impl Pool {
         Self { rounds, finished, stream_pages }
     }
 
-    /// Hands `round` to every stream.
-    pub fn begin(&mut self, round: Round) {
+    /// Hands `round` to every stream, and back.
+    pub fn begin(&mut self, round: Round) -> Arc<Round> {
         let round = Arc::new(round);
         for stream in &self.rounds {
             // A stream that is gone has reported why, which `collect` finds.
             let _ = stream.send(round.clone());
         }
+        round
     }
 
     /// Waits until all streams are through the round that was begun. `tick` is called often; its error ends the wait.
@@ -71,6 +72,7 @@ impl Pool {
                     report.pages += sent.pages;
                     report.zero_pages += sent.zero_pages;
                     report.bytes += sent.bytes;
+                    report.packed_pages += sent.packed_pages;
                     self.stream_pages[usize::from(stream)] = pages_total;
                     waiting -= 1;
                 }

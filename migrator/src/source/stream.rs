@@ -1,50 +1,83 @@
 //! One page stream of the source: takes chunks of a round, clears, reads, tells zero pages, sends.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{SourceError, machine_failed};
+use super::{Control, SourceError, machine_failed};
 use crate::bitmap;
 use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock;
+use crate::codec::Codec;
+use crate::pace::{self, Bucket};
 use crate::partition::{PAGE_SIZE, SourceMachine};
-use crate::policy::{self, Bucket};
+use crate::policy;
 use crate::transport::TransportError;
 use crate::wire::{
-    DATA_PAGES_MAX, EXTENT_BYTES, Extent, Frame, HEADER_BYTES, Header, Kind, WireError, ZERO_PAGES_MAX,
+    self, CODEC_BYTES, DATA_PAGES_MAX, EXTENT_BYTES, Extent, Frame, Header, Kind, WireError, ZERO_PAGES_MAX,
 };
 
 /// Words a chunk may span: 64 MiB of memory, so that clearing the log in one call stays short.
 const CHUNK_WORDS_MAX: usize = 256;
 /// Data runs up to this length are copied together into one write.
 const SMALL_RUN_BYTES: usize = 16 * PAGE_SIZE;
+/// Pages packed together at least, also under a small cap: fewer pack badly.
+const PACKED_PAGES_MIN: usize = 16;
 /// Bytes collected before they are written.
 const PENDING_BYTES_MAX: usize = 256 * 1024;
 /// How long a stream sleeps under the cap before it looks whether it should stop.
 const NAP_MAX: Duration = Duration::from_millis(20);
 
 /// What all streams of a migration share.
-pub(super) struct Shared {
+pub(super) struct Shared<'a> {
     /// Ends every stream soon.
     pub stop: AtomicBool,
     /// The cap no longer counts.
     pub lifted: AtomicBool,
-    bucket: Option<Mutex<Bucket>>,
+    control: &'a Control,
+    requested_bytes_per_s: Option<u64>,
+    bucket: Mutex<Bucket>,
+    /// Number of the codec, 0 for none.
+    codec: AtomicU32,
+    sent_bytes: AtomicU64,
     started: Instant,
     gate: Mutex<()>,
 }
 
-impl Shared {
-    pub fn new(bandwidth_bytes_per_s: Option<u64>) -> Self {
+impl<'a> Shared<'a> {
+    pub fn new(control: &'a Control, requested_bytes_per_s: Option<u64>) -> Self {
         Self {
             stop: AtomicBool::new(false),
             lifted: AtomicBool::new(false),
-            bucket: bandwidth_bytes_per_s.map(|rate| Mutex::new(Bucket::new(rate))),
+            control,
+            requested_bytes_per_s,
+            bucket: Mutex::new(Bucket::default()),
+            codec: AtomicU32::new(0),
+            sent_bytes: AtomicU64::new(0),
             started: clock::now(),
             gate: Mutex::new(()),
         }
+    }
+
+    /// How pages are packed from now on.
+    pub fn set_codec(&self, codec: Option<Codec>) {
+        self.codec.store(codec.map_or(0, |codec| codec as u32), Ordering::Relaxed);
+    }
+
+    pub fn codec(&self) -> Option<Codec> {
+        Codec::from_number(self.codec.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Bytes handed to all connections so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The cap now, bytes per second.
+    pub fn cap(&self) -> Option<u64> {
+        let cap = self.control.bandwidth(self.requested_bytes_per_s);
+        cap.filter(|_| !self.lifted.load(Ordering::Acquire))
     }
 
     /// Runs a verb of the machine that must not run beside another one.
@@ -57,21 +90,24 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Waits until the cap allows `bytes` more.
+    /// Waits until the cap allows `bytes` to go.
     fn pace(&self, bytes: usize) {
-        let Some(bucket) = &self.bucket else { return };
-        if self.lifted.load(Ordering::Acquire) {
-            return;
-        }
+        let Some(cap) = self.cap() else { return };
         let now = self.started.elapsed();
-        let wait = bucket.lock().unwrap_or_else(PoisonError::into_inner).book(now, bytes as u64);
+        let wait = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).book(now, bytes as u64, cap);
         let until = now.saturating_add(wait);
-        while !self.stopped() && !self.lifted.load(Ordering::Acquire) {
+        // A cap that was raised or lifted meanwhile is noticed after a nap.
+        while !self.stopped() && self.cap().is_some_and(|now| now <= cap) {
             match until.saturating_sub(self.started.elapsed()) {
                 Duration::ZERO => return,
                 left => clock::sleep(left.min(NAP_MAX)),
             }
         }
+    }
+
+    /// Most bytes to hand to the connection at a time.
+    fn piece_bytes(&self) -> usize {
+        self.cap().map_or(PENDING_BYTES_MAX, pace::piece_bytes).clamp(PAGE_SIZE, PENDING_BYTES_MAX)
     }
 }
 
@@ -96,8 +132,19 @@ impl Round {
     }
 
     fn take(&self) -> Option<(usize, u64, &[u64])> {
-        let (region, words) = self.chunks.get(self.taken.fetch_add(1, Ordering::Relaxed))?;
+        self.chunk(self.taken.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn chunk(&self, index: usize) -> Option<(usize, u64, &[u64])> {
+        let (region, words) = self.chunks.get(index)?;
         Some((*region, words.start as u64 * 64, &self.bitmaps[*region][words.clone()]))
+    }
+
+    /// All of them: region, first page and the bitmap from there on.
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = (usize, u64, &[u64])> {
+        self.chunks
+            .iter()
+            .map(|(region, words)| (*region, words.start as u64 * 64, &self.bitmaps[*region][words.clone()]))
     }
 }
 
@@ -106,6 +153,7 @@ impl Round {
 pub(super) struct Sent {
     pub pages: u64,
     pub zero_pages: u64,
+    pub packed_pages: u64,
     pub bytes: u64,
 }
 
@@ -114,9 +162,10 @@ pub(super) struct PageStream<'a> {
     number: u8,
     channel: Channel,
     machine: &'a dyn SourceMachine,
-    shared: &'a Shared,
+    shared: &'a Shared<'a>,
     silence: Duration,
     scratch: Vec<u8>,
+    packed: Vec<u8>,
     pending: Vec<u8>,
     zeros: Option<Extent>,
     pages_total: u64,
@@ -128,7 +177,7 @@ impl<'a> PageStream<'a> {
         number: u8,
         channel: Channel,
         machine: &'a dyn SourceMachine,
-        shared: &'a Shared,
+        shared: &'a Shared<'a>,
         silence: Duration,
     ) -> Self {
         Self {
@@ -138,6 +187,7 @@ impl<'a> PageStream<'a> {
             shared,
             silence,
             scratch: vec![0; DATA_PAGES_MAX as usize * PAGE_SIZE],
+            packed: Vec::new(),
             pending: Vec::with_capacity(PENDING_BYTES_MAX + SMALL_RUN_BYTES + 1024),
             zeros: None,
             pages_total: 0,
@@ -220,7 +270,7 @@ impl<'a> PageStream<'a> {
     }
 
     fn send_parts(&mut self, region: usize, first_page: u64, run: &[u8]) -> Result<(), ChannelError> {
-        let zero: Vec<bool> = run.chunks_exact(PAGE_SIZE).map(is_zero).collect();
+        let zero: Vec<bool> = run.chunks_exact(PAGE_SIZE).map(bitmap::is_zero).collect();
         let mut at = 0;
         for part in zero.chunk_by(|left, right| left == right) {
             let extent = Extent {
@@ -228,11 +278,10 @@ impl<'a> PageStream<'a> {
                 pages: part.len() as u32,
                 first_page: first_page + at as u64,
             };
-            let data = &run[at * PAGE_SIZE..(at + part.len()) * PAGE_SIZE];
             if part[0] {
                 self.send_zeros(extent)?
             } else {
-                self.send_data(extent, data)?
+                self.send_data(extent, &run[at * PAGE_SIZE..(at + part.len()) * PAGE_SIZE])?
             }
             at += part.len();
         }
@@ -261,21 +310,50 @@ impl<'a> PageStream<'a> {
             let extent = extent.encode();
             self.pending.extend(Header::seal(Kind::Zero, &extent, &[])?);
             self.pending.extend(extent);
-            self.flush(PENDING_BYTES_MAX)?;
+            self.flush(self.shared.piece_bytes())?;
         }
         Ok(())
     }
 
+    /// Sends pages, in as many frames as the cap makes of them.
     fn send_data(&mut self, extent: Extent, data: &[u8]) -> Result<(), ChannelError> {
-        self.shared.pace(HEADER_BYTES + EXTENT_BYTES + data.len());
-        let extent = extent.encode();
-        self.pending.extend(Header::seal(Kind::Data, &extent, data)?);
-        self.pending.extend(extent);
-        if data.len() <= SMALL_RUN_BYTES {
-            self.pending.extend(data);
-            return self.flush(PENDING_BYTES_MAX);
+        let (piece_bytes, codec) = (self.shared.piece_bytes(), self.shared.codec());
+        let pages = (piece_bytes / PAGE_SIZE).max(if codec.is_some() { PACKED_PAGES_MIN } else { 1 });
+        for (number, data) in data.chunks(pages * PAGE_SIZE).enumerate() {
+            let extent = Extent {
+                pages: (data.len() / PAGE_SIZE) as u32,
+                first_page: extent.first_page + (number * pages) as u64,
+                ..extent
+            };
+            if let Some(codec) = codec
+                && let Some(bytes) = codec.pack(data, &mut self.packed)
+            {
+                self.send_packed(extent, codec, bytes)?;
+                continue;
+            }
+            let extent = extent.encode();
+            self.pending.extend(Header::seal(Kind::Data, &extent, data)?);
+            self.pending.extend(extent);
+            if data.len() <= SMALL_RUN_BYTES {
+                self.pending.extend(data);
+                self.flush(piece_bytes)?;
+            } else {
+                self.write(data)?;
+            }
         }
-        self.write(data)
+        Ok(())
+    }
+
+    /// Sends the first `bytes` of what was packed.
+    fn send_packed(&mut self, extent: Extent, codec: Codec, bytes: usize) -> Result<(), ChannelError> {
+        self.sent.packed_pages += u64::from(extent.pages);
+        let mut head = [0; EXTENT_BYTES + CODEC_BYTES];
+        head[..EXTENT_BYTES].copy_from_slice(&extent.encode());
+        head[EXTENT_BYTES..].copy_from_slice(&wire::encode_codec(codec));
+        self.pending.extend(Header::seal(Kind::Packed, &head, &self.packed[..bytes])?);
+        self.pending.extend(head);
+        self.pending.extend(&self.packed[..bytes]);
+        self.flush(self.shared.piece_bytes())
     }
 
     /// Writes what is pending if it is more than `allowed` bytes.
@@ -285,7 +363,10 @@ impl<'a> PageStream<'a> {
 
     fn write(&mut self, data: &[u8]) -> Result<(), ChannelError> {
         let shared = self.shared;
-        self.sent.bytes += (self.pending.len() + data.len()) as u64;
+        let bytes = self.pending.len() + data.len();
+        shared.pace(bytes);
+        self.sent.bytes += bytes as u64;
+        shared.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.channel.send_encoded(&self.pending, data, &|| shared.stopped())?;
         self.pending.clear();
         Ok(())
@@ -295,9 +376,4 @@ impl<'a> PageStream<'a> {
     pub fn pages_total(&self) -> u64 {
         self.pages_total
     }
-}
-
-/// Whether a page is all zeros; the inner loop has no branch, so that it is vectorised.
-fn is_zero(page: &[u8]) -> bool {
-    page.chunks(128).all(|part| part.iter().fold(0, |sum, byte| sum | byte) == 0)
 }

@@ -1,4 +1,4 @@
-//! A partition in plain memory, and a proxy that cuts connections where a test wants.
+//! A partition in plain memory, and a proxy that does harm where a test wants.
 #![allow(dead_code, reason = "every test binary uses its part")]
 
 pub mod proxy;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region, SourceMachine};
 use migrator::report::{MigrateRequest, Request};
-use migrator::transport::{Address, Listener, Timeouts};
+use migrator::transport::{Address, Listener, Security, Timeouts};
 use migrator::{destination, source};
-use proxy::{Cut, Proxy};
+use proxy::{Proxy, Tamper};
 
 pub const REGIONS: [Region; 2] =
     [Region { address: 0, bytes: 4 << 20 }, Region { address: 0x10_0000_0000, bytes: 67 * PAGE_SIZE as u64 }];
@@ -28,8 +28,42 @@ impl Random {
     }
 }
 
+/// Less memory, for tests that make many moves.
+pub const FEW_PAGES: [Region; 2] = [
+    Region { address: 0, bytes: 70 * PAGE_SIZE as u64 },
+    Region { address: 0x10_0000_0000, bytes: 5 * PAGE_SIZE as u64 },
+];
+
+/// What the memory of a new source holds: about two thirds of the pages something, some of it only at the very end.
+pub fn content(regions: &[Region]) -> Vec<Vec<u64>> {
+    let mut random = Random(42);
+    let fill = |region: &Region| {
+        let mut words = vec![0; region.bytes as usize / 8];
+        for page in words.chunks_mut(WORDS_OF_PAGE) {
+            if random.below(3) == 0 {
+                continue;
+            }
+            let first = if random.below(4) == 0 { WORDS_OF_PAGE - 1 } else { 0 };
+            page[first..].iter_mut().for_each(|word| *word = random.below(u64::MAX));
+        }
+        words
+    };
+    regions.iter().map(fill).collect()
+}
+
+/// A whole page that the program fills with one word.
+#[derive(Debug, Clone, Copy)]
+pub struct PageWrite {
+    pub region: usize,
+    pub page: usize,
+    pub word: u64,
+}
+
 /// A source whose memory can be written while it migrates.
 pub struct TestSource {
+    regions: Vec<Region>,
+    /// Written when the dirty log was read for the first time: found in the blackout.
+    pub late: Mutex<Vec<PageWrite>>,
     memory: Vec<Vec<AtomicU64>>,
     dirty: Vec<Vec<AtomicU64>>,
     tracking: AtomicBool,
@@ -43,26 +77,18 @@ pub struct TestSource {
 
 impl TestSource {
     pub fn new() -> Self {
-        let mut random = Random(42);
-        let memory: Vec<Vec<AtomicU64>> = REGIONS
-            .iter()
-            .map(|region| {
-                let mut words: Vec<AtomicU64> = (0..region.bytes / 8).map(|_| AtomicU64::new(0)).collect();
-                // About two thirds of the pages hold something, some of it only at the very end.
-                for page in words.chunks_mut(WORDS_OF_PAGE) {
-                    if random.below(3) == 0 {
-                        continue;
-                    }
-                    let first = if random.below(4) == 0 { WORDS_OF_PAGE - 1 } else { 0 };
-                    page[first..].iter_mut().for_each(|word| *word = AtomicU64::new(random.below(u64::MAX)));
-                }
-                words
-            })
-            .collect();
+        Self::with(&REGIONS)
+    }
+
+    pub fn with(regions: &[Region]) -> Self {
+        let atomic = |words: Vec<u64>| words.into_iter().map(AtomicU64::new).collect();
+        let memory = content(regions).into_iter().map(atomic).collect();
         let bits = |region: &Region| (region.bytes / PAGE_SIZE as u64).div_ceil(64);
         let dirty =
-            REGIONS.iter().map(|region| (0..bits(region)).map(|_| AtomicU64::new(0)).collect()).collect();
+            regions.iter().map(|region| (0..bits(region)).map(|_| AtomicU64::new(0)).collect()).collect();
         Self {
+            regions: regions.to_vec(),
+            late: Mutex::new(Vec::new()),
             memory,
             dirty,
             tracking: AtomicBool::new(false),
@@ -88,13 +114,19 @@ impl TestSource {
         *running
     }
 
+    fn write_page(&self, PageWrite { region, page, word }: PageWrite) {
+        for at in page * WORDS_OF_PAGE..(page + 1) * WORDS_OF_PAGE {
+            self.write(region, at, word);
+        }
+    }
+
     /// Writes (and zeroes) random pages until `stop`, about `pages_per_ms` of them.
     pub fn scribble(&self, stop: &AtomicBool, pages_per_ms: u64, seed: u64) {
         let mut random = Random(seed);
         while !stop.load(SeqCst) {
             for _ in 0..pages_per_ms {
                 let region = random.below(2) as usize;
-                let page = random.below(REGIONS[region].bytes / PAGE_SIZE as u64) as usize;
+                let page = random.below(self.regions[region].bytes / PAGE_SIZE as u64) as usize;
                 let zero = random.below(3) == 0;
                 for word in page * WORDS_OF_PAGE..(page + 1) * WORDS_OF_PAGE {
                     self.write(region, word, if zero { 0 } else { random.below(u64::MAX) });
@@ -131,7 +163,7 @@ impl TestSource {
 
 impl SourceMachine for TestSource {
     fn describe(&self, epoch: u64) -> Result<Description, MachineError> {
-        let regions = REGIONS.to_vec();
+        let regions = self.regions.clone();
         Ok(Description {
             application: "test".into(),
             rank: 3,
@@ -144,7 +176,7 @@ impl SourceMachine for TestSource {
     fn start_tracking(&self) -> Result<(), MachineError> {
         self.verb("start_tracking", || {
             self.tracking.store(true, SeqCst);
-            for (bits, region) in self.dirty.iter().zip(REGIONS) {
+            for (bits, region) in self.dirty.iter().zip(&self.regions) {
                 let full = migrator::bitmap::full(region.bytes / PAGE_SIZE as u64);
                 bits.iter().zip(full).for_each(|(word, all)| word.store(all, SeqCst));
             }
@@ -159,6 +191,10 @@ impl SourceMachine for TestSource {
         self.verb("dirty", || {
             assert_eq!(bitmap.len(), self.dirty[index].len());
             bitmap.iter_mut().zip(&self.dirty[index]).for_each(|(word, dirty)| *word |= dirty.load(SeqCst));
+            if index + 1 == self.regions.len() {
+                let late = std::mem::take(&mut *self.late.lock().unwrap());
+                late.into_iter().for_each(|write| self.write_page(write));
+            }
         })
     }
 
@@ -305,7 +341,7 @@ pub fn short_timeouts() -> Timeouts {
 }
 
 pub fn listen() -> Listener {
-    Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), false).unwrap()
+    Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), &Security::default()).unwrap()
 }
 
 pub fn request(to: &Address, streams: u8) -> Request {
@@ -313,7 +349,7 @@ pub fn request(to: &Address, streams: u8) -> Request {
     Request { timeouts: timeouts(), ..request }
 }
 
-/// One migration from beginning to end, over a proxy that cuts as told.
+/// One migration from beginning to end, over a proxy that does harm as told.
 pub struct Attempt {
     pub source: source::Outcome,
     pub destination: destination::Outcome,
@@ -322,7 +358,7 @@ pub struct Attempt {
 
 pub struct Setup {
     pub streams: u8,
-    pub cut: Option<Cut>,
+    pub tamper: Option<Tamper>,
     pub machine: TestDestination,
     pub control: source::Control,
     pub destination_control: destination::Control,
@@ -334,7 +370,7 @@ impl Setup {
     pub fn new(streams: u8) -> Self {
         Self {
             streams,
-            cut: None,
+            tamper: None,
             machine: TestDestination::new(true),
             control: source::Control::new(),
             destination_control: destination::Control::new(),
@@ -353,9 +389,10 @@ impl Setup {
         machine: &TestSource,
         beside: impl FnOnce(&source::Control, &destination::Control) + Send,
     ) -> Attempt {
-        let Self { streams, cut, machine: mut built, control, destination_control, change, timeouts } = self;
+        let Self { streams, tamper, machine: mut built, control, destination_control, change, timeouts } =
+            self;
         let listener = listen();
-        let proxy = cut.map(|cut| Proxy::start(listener.address(), cut));
+        let proxy = tamper.map(|tamper| Proxy::start(listener.address(), tamper));
         let to = proxy.as_ref().map_or(listener.address(), Proxy::address).clone();
         let mut request = request(&to, streams);
         request.timeouts = timeouts;
@@ -394,7 +431,7 @@ pub fn assert_moved(attempt: &Attempt, source: &TestSource) {
         assert!(*memory.lock().unwrap() == source.bytes(index), "region {index} differs");
     }
     assert_eq!(attempt.machine.state.as_ref(), Some(&*source.state.lock().unwrap()));
-    let pages: u64 = REGIONS.iter().map(|region| region.bytes / PAGE_SIZE as u64).sum();
+    let pages: u64 = source.regions.iter().map(|region| region.bytes / PAGE_SIZE as u64).sum();
     assert_eq!(report.rounds[0].pages, pages, "round 0 sends everything");
     assert_eq!(attempt.machine.populated.load(SeqCst), pages * PAGE_SIZE as u64);
 }

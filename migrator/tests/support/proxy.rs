@@ -1,76 +1,189 @@
-//! A TCP proxy between source and destination that cuts every connection at a chosen frame or byte.
+//! A TCP proxy between source and destination that does harm at a chosen step of the protocol.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use migrator::transport::Address;
 use migrator::wire::{HEADER_BYTES, HELLO_BYTES, Kind};
 
-/// Where to cut.
+/// How long a frame is held back for others to overtake it, and how long a delivered one may work before a cut.
+const HELD: Duration = Duration::from_millis(150);
+
+/// The first time that these bytes pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    HelloControl,
+    Describe,
+    Accept,
+    HelloStream,
+    Joined,
+    Data,
+    Zero,
+    RoundEnd,
+    RoundAck,
+    LastData,
+    LastRoundEnd,
+    Final,
+    State,
+    Ready,
+    Commit,
+    Running,
+}
+
+impl Step {
+    pub const ALL: [Step; 16] = [
+        Step::HelloControl,
+        Step::Describe,
+        Step::Accept,
+        Step::HelloStream,
+        Step::Joined,
+        Step::Data,
+        Step::Zero,
+        Step::RoundEnd,
+        Step::RoundAck,
+        Step::LastData,
+        Step::LastRoundEnd,
+        Step::Final,
+        Step::State,
+        Step::Ready,
+        Step::Commit,
+        Step::Running,
+    ];
+
+    fn kind(self) -> Option<Kind> {
+        Some(match self {
+            Step::HelloControl | Step::HelloStream => return None,
+            Step::Describe => Kind::Describe,
+            Step::Accept => Kind::Accept,
+            Step::Joined => Kind::Joined,
+            Step::Data | Step::LastData => Kind::Data,
+            Step::Zero => Kind::Zero,
+            Step::RoundEnd | Step::LastRoundEnd => Kind::RoundEnd,
+            Step::RoundAck => Kind::RoundAck,
+            Step::Final => Kind::Final,
+            Step::State => Kind::State,
+            Step::Ready => Kind::Ready,
+            Step::Commit => Kind::Commit,
+            Step::Running => Kind::Running,
+        })
+    }
+}
+
+/// What happens at a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// Every connection is cut; with `deliver`, just behind the bytes of the step.
+    Cut { deliver: bool },
+    /// The process given to [`Proxy::set_victim`] is killed; with `deliver`, just behind the bytes of the step.
+    Kill { deliver: bool },
+    /// From here on nothing passes, but everything stays connected.
+    Stall,
+    /// A bit of the byte at this offset of the frame is flipped (counted from the end when negative).
+    Corrupt(isize),
+    /// The bytes come twice.
+    Duplicate,
+    /// What other connections carry overtakes the bytes.
+    Overtaken,
+}
+
+/// What the proxy does.
 #[derive(Debug, Clone, Copy)]
-pub enum Cut {
-    /// At the `nth` (from 0) frame of `kind` over all connections; with `deliver`, just behind it.
-    Frame { kind: Kind, nth: usize, deliver: bool },
-    /// After so many bytes towards the destination, over all connections.
+pub enum Tamper {
+    At(Step, Harm),
+    /// Cuts after so many bytes towards the destination, over all connections.
     Bytes(usize),
-    /// Flips a bit in the last byte of the `nth` frame of `kind`, and cuts nothing.
-    Damage { kind: Kind, nth: usize },
-    /// From the `nth` frame of `kind` on nothing passes, but everything stays connected.
-    Hang { kind: Kind, nth: usize },
 }
 
 struct Shared {
-    cut: Cut,
-    frames: AtomicUsize,
+    tamper: Tamper,
+    done: AtomicBool,
+    acks: AtomicUsize,
+    passed: AtomicUsize,
     bytes: AtomicUsize,
     hung: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
+    victim: Mutex<Option<Child>>,
 }
 
 pub struct Proxy {
     address: Address,
+    shared: Arc<Shared>,
 }
 
 impl Proxy {
-    pub fn start(to: &Address, cut: Cut) -> Self {
+    pub fn start(to: &Address, tamper: Tamper) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().into();
         let to = to.to_string().trim_start_matches("tcp:").to_owned();
         let shared = Arc::new(Shared {
-            cut,
-            frames: AtomicUsize::new(0),
+            tamper,
+            done: AtomicBool::new(false),
+            acks: AtomicUsize::new(0),
+            passed: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             hung: AtomicBool::new(false),
             sockets: Mutex::new(Vec::new()),
+            victim: Mutex::new(None),
         });
+        let inner = shared.clone();
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 let Ok(far) = TcpStream::connect(&to) else { return };
-                let mut sockets = shared.sockets.lock().unwrap();
+                near.set_nodelay(true).unwrap();
+                far.set_nodelay(true).unwrap();
+                let mut sockets = inner.sockets.lock().unwrap();
                 sockets.extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
                 drop(sockets);
                 let (back_from, back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
-                let (forth, back) = (shared.clone(), shared.clone());
-                thread::spawn(move || forth.pump(near, far, HELLO_BYTES));
-                thread::spawn(move || back.pump(back_from, back_to, 0));
+                let (forth, back) = (inner.clone(), inner.clone());
+                thread::spawn(move || forth.pump(near, far, true));
+                thread::spawn(move || back.pump(back_from, back_to, false));
             }
         });
-        Self { address }
+        Self { address, shared }
     }
 
     pub fn address(&self) -> &Address {
         &self.address
     }
+
+    /// Whom [`Harm::Kill`] kills.
+    pub fn set_victim(&self, victim: Child) {
+        *self.shared.victim.lock().unwrap() = Some(victim);
+    }
+
+    /// Waits until the step came and the harm was done.
+    pub fn await_it(&self) {
+        let start = Instant::now();
+        while !self.has_done_it() || self.shared.victim.lock().unwrap().is_some() {
+            assert!(start.elapsed() < Duration::from_secs(20), "the step did not come");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether the step came.
+    pub fn has_done_it(&self) -> bool {
+        self.shared.done.load(SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.kill();
+        self.shared.cut_all();
+    }
 }
 
 impl Shared {
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, hello: usize) {
-        let mut first = vec![0; hello];
-        let mut ok = from.read_exact(&mut first).is_ok() && self.forward(&mut to, &first, hello > 0);
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, forth: bool) {
+        let mut hello = vec![0; if forth { HELLO_BYTES } else { 0 }];
+        let mut ok =
+            from.read_exact(&mut hello).is_ok() && (!forth || self.pass(&mut to, hello, forth, true));
         while ok {
             let mut frame = vec![0; HEADER_BYTES];
             if from.read_exact(&mut frame).is_err() {
@@ -81,28 +194,60 @@ impl Shared {
             if from.read_exact(&mut frame[HEADER_BYTES..]).is_err() {
                 break;
             }
-            ok = self.frame(&mut to, frame, hello > 0);
+            ok = self.pass(&mut to, frame, forth, false);
         }
         let _ = to.shutdown(Shutdown::Write);
     }
 
-    fn frame(&self, to: &mut TcpStream, mut frame: Vec<u8>, forth: bool) -> bool {
-        let hit = |kind: Kind, nth| frame[0] == kind as u8 && self.frames.fetch_add(1, SeqCst) == nth;
-        match self.cut {
-            Cut::Frame { kind, nth, deliver } if hit(kind, nth) => {
-                // Nothing else passes, whatever the delivered frame brings about before the cut.
+    fn is_at(&self, step: Step, bytes: &[u8], hello: bool) -> bool {
+        let of_kind = match step.kind() {
+            Some(kind) => !hello && bytes[0] == kind as u8,
+            None => hello && (bytes[10] == 0) == (step == Step::HelloControl),
+        };
+        // The blackout's pages are those behind the acknowledgements of round 0 on both streams.
+        of_kind
+            && match step {
+                Step::LastData => self.acks.load(SeqCst) >= 2,
+                Step::LastRoundEnd => bytes[HEADER_BYTES + 4] == 1,
+                _ => true,
+            }
+    }
+
+    fn pass(&self, to: &mut TcpStream, mut bytes: Vec<u8>, forth: bool, hello: bool) -> bool {
+        if !hello && bytes[0] == Kind::RoundAck as u8 {
+            self.acks.fetch_add(1, SeqCst);
+        }
+        let Tamper::At(step, harm) = self.tamper else { return self.forward(to, &bytes, forth) };
+        if !self.is_at(step, &bytes, hello) || self.done.swap(true, SeqCst) {
+            return self.forward(to, &bytes, forth);
+        }
+        match harm {
+            Harm::Cut { deliver } | Harm::Kill { deliver } => {
+                // Nothing else passes, whatever the delivered bytes bring about.
                 self.hung.store(true, SeqCst);
                 if deliver {
-                    let _ = to.write_all(&frame);
-                    thread::sleep(Duration::from_millis(50));
+                    let _ = to.write_all(&bytes);
+                    thread::sleep(HELD / 3);
+                }
+                if matches!(harm, Harm::Kill { .. }) {
+                    self.kill_when_known();
                 }
                 return self.cut_all();
             }
-            Cut::Damage { kind, nth } if hit(kind, nth) => *frame.last_mut().unwrap() ^= 1,
-            Cut::Hang { kind, nth } if hit(kind, nth) => self.hung.store(true, SeqCst),
-            _ => {}
+            Harm::Stall => self.hung.store(true, SeqCst),
+            Harm::Corrupt(offset) => {
+                let at = if offset < 0 { bytes.len() as isize + offset } else { offset };
+                bytes[at as usize] ^= 1;
+            }
+            Harm::Duplicate => bytes.extend_from_within(..),
+            Harm::Overtaken => {
+                let (before, start) = (self.passed.load(SeqCst), Instant::now());
+                while self.passed.load(SeqCst) < before + 3 && start.elapsed() < HELD {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
         }
-        self.forward(to, &frame, forth)
+        self.forward(to, &bytes, forth)
     }
 
     fn forward(&self, to: &mut TcpStream, bytes: &[u8], forth: bool) -> bool {
@@ -110,12 +255,28 @@ impl Shared {
             return true;
         }
         let mut pass = bytes.len();
-        if let (Cut::Bytes(limit), true) = (self.cut, forth) {
+        if let (Tamper::Bytes(limit), true) = (self.tamper, forth) {
             let before = self.bytes.fetch_add(bytes.len(), SeqCst);
             pass = pass.min(limit.saturating_sub(before));
         }
         let written = to.write_all(&bytes[..pass]).is_ok();
+        self.passed.fetch_add(1, SeqCst);
         if pass < bytes.len() { self.cut_all() } else { written }
+    }
+
+    /// Kills the process, which may just have been started and not be known yet.
+    fn kill_when_known(&self) {
+        while self.victim.lock().unwrap().is_none() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.kill();
+    }
+
+    fn kill(&self) {
+        if let Some(mut victim) = self.victim.lock().unwrap().take() {
+            let _ = victim.kill();
+            let _ = victim.wait();
+        }
     }
 
     fn cut_all(&self) -> bool {

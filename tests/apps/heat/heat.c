@@ -9,10 +9,11 @@
  * timing, placement or the reduction algorithm. Only the last value, `allreduce`, depends on the order in which
  * MPI_Allreduce adds. No libm function is used: glibc chooses
  * their implementation, and with it their last bit, by the processor.
+ *
+ * With --balance K the ranks have whole rows, which they share out anew every K steps as the coordinator says (balance.c).
  */
-#include <mpi.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "heat.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,24 +21,7 @@
 enum { RANKS_MAX = 4096, SIZE_MAX_CELLS = 1 << 15 };
 enum { UP, DOWN, LEFT, RIGHT, SIDES };
 
-struct options {
-    int size, steps, every, progress_every;
-    uint64_t seed;
-    int work; /* extra sweeps per step of this rank */
-};
-
-struct grid {
-    MPI_Comm comm;
-    int rank, ranks;
-    int rows, columns;             /* process grid */
-    int row0, row1, column0, column1; /* cells of this rank: [row0, row1) x [column0, column1) */
-    int height, width, stride;     /* local cells, and cells from one local row to the next (with halo) */
-    int neighbour[SIDES];          /* rank or MPI_PROC_NULL */
-    double *now, *next, *scratch;
-    double *column_out[2], *column_in[2];
-};
-
-static void fail(const char *what)
+void fail(const char *what)
 {
     fprintf(stderr, "heat: %s\n", what);
     MPI_Abort(MPI_COMM_WORLD, 2);
@@ -57,12 +41,12 @@ static long number(const char *text, long low, long high)
     char *end;
     long value = strtol(text, &end, 10);
     if (end == text || *end != 0 || value < low || value > high)
-        fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress]");
+        fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress] [--balance K]");
     return value;
 }
 
 /* Entry `rank` of a comma-separated list; 0 where the list is shorter. */
-static int work_of(const char *list, int rank)
+int work_of(const char *list, int rank)
 {
     for (int i = 0; *list; i++) {
         char *end;
@@ -78,7 +62,7 @@ static int work_of(const char *list, int rank)
 
 static struct options parse(int argc, char **argv, int rank)
 {
-    struct options o = {.size = 256, .steps = 200, .every = 10, .seed = 1};
+    struct options o = {.size = 256, .steps = 200, .every = 10, .seed = 1, .work_list = ""};
     int progress = 0;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
@@ -94,10 +78,13 @@ static struct options parse(int argc, char **argv, int rank)
             o.every = (int)number(value, 1, 1000000000);
         else if (!strcmp(argv[i], "--seed"))
             o.seed = (uint64_t)number(value, 0, 1000000000);
-        else if (!strcmp(argv[i], "--work"))
+        else if (!strcmp(argv[i], "--work")) {
             o.work = work_of(value, rank);
+            o.work_list = value;
+        } else if (!strcmp(argv[i], "--balance"))
+            o.balance = (int)number(value, 1, 1000000000);
         else
-            fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress]");
+            fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress] [--balance K]");
         i++;
     }
     /* About 20 progress lines, at steps with a residual. */
@@ -106,7 +93,7 @@ static struct options parse(int argc, char **argv, int rank)
     return o;
 }
 
-static double *cells(size_t n)
+double *cells(size_t n)
 {
     double *p = calloc(n ? n : 1, sizeof *p);
     if (!p)
@@ -114,16 +101,17 @@ static double *cells(size_t n)
     return p;
 }
 
-static void cut(struct grid *g, int size)
+static void cut(struct grid *g, const struct options *o)
 {
+    int size = o->size;
     MPI_Comm_rank(g->comm, &g->rank);
     MPI_Comm_size(g->comm, &g->ranks);
     /* The most square process grid: rows is the largest divisor not above the square root. */
     for (int r = 1; r * r <= g->ranks; r++)
         if (g->ranks % r == 0)
-            g->rows = r;
+            g->rows = o->balance ? g->ranks : r;
     g->columns = g->ranks / g->rows;
-    if (g->columns > size)
+    if (g->columns > size || g->rows > size)
         fail("--size is too small for this many ranks");
     int row = g->rank / g->columns, column = g->rank % g->columns;
     g->row0 = (int)((int64_t)size * row / g->rows);
@@ -137,6 +125,11 @@ static void cut(struct grid *g, int size)
     g->neighbour[DOWN] = row + 1 < g->rows ? g->rank + g->columns : MPI_PROC_NULL;
     g->neighbour[LEFT] = column > 0 ? g->rank - 1 : MPI_PROC_NULL;
     g->neighbour[RIGHT] = column + 1 < g->columns ? g->rank + 1 : MPI_PROC_NULL;
+    allocate(g);
+}
+
+void allocate(struct grid *g)
+{
     size_t n = (size_t)(g->height + 2) * (size_t)g->stride;
     g->now = cells(n);
     g->next = cells(n);
@@ -190,7 +183,7 @@ static void finish_halo(struct grid *g, MPI_Request request[2 * SIDES])
 }
 
 /* Rows [i0, i1), columns [j0, j1) of `out`, local numbers from 1. */
-static void sweep(const struct grid *g, double *out, int i0, int i1, int j0, int j1)
+void sweep(const struct grid *g, double *out, int i0, int i1, int j0, int j1)
 {
     size_t stride = (size_t)g->stride;
     for (int i = i0; i < i1; i++) {
@@ -204,7 +197,7 @@ static void sweep(const struct grid *g, double *out, int i0, int i1, int j0, int
 }
 
 /* Extra work that changes nothing: sweeps into an array that nobody reads but this sink. */
-static volatile double sink;
+volatile double sink;
 
 static void burn(struct grid *g, int times)
 {
@@ -214,13 +207,16 @@ static void burn(struct grid *g, int times)
     }
 }
 
-static void step(struct grid *g, int work)
+static void step(struct grid *g, struct balance *b, int work)
 {
     MPI_Request request[2 * SIDES];
     int h = g->height, w = g->width;
     start_halo(g, request);
+    double start = MPI_Wtime();
     sweep(g, g->next, 2, h, 2, w);
+    double inner = MPI_Wtime() - start;
     finish_halo(g, request);
+    start = MPI_Wtime();
     /* cut() sees to it that every rank has at least one row and one column. */
     sweep(g, g->next, 1, 2, 1, w + 1);
     if (h > 1)
@@ -228,7 +224,12 @@ static void step(struct grid *g, int work)
     sweep(g, g->next, 2, h, 1, 2);
     if (w > 1)
         sweep(g, g->next, 2, h, w, w + 1);
-    burn(g, work);
+    if (b)
+        balance_burn(b, g);
+    else
+        burn(g, work);
+    if (b)
+        balance_report(b, g, inner + MPI_Wtime() - start);
     double *old = g->now;
     g->now = g->next;
     g->next = old;
@@ -268,6 +269,10 @@ static void report(const struct grid *g, const struct options *o, double residua
             mine.checksum += mix(mix(index) ^ bits);
             mine.energy += value * value;
         }
+    if (o->balance) {
+        balance_print(g, o, mine.checksum, residual_last);
+        return;
+    }
     double allreduce;
     MPI_Allreduce(&mine.energy, &allreduce, 1, MPI_DOUBLE, MPI_SUM, g->comm);
     if (g->rank == 0) {
@@ -296,15 +301,19 @@ int main(int argc, char **argv)
     struct grid g = {.comm = MPI_COMM_WORLD};
     MPI_Comm_rank(g.comm, &g.rank);
     struct options o = parse(argc, argv, g.rank);
-    cut(&g, o.size);
+    cut(&g, &o);
+    struct balance *b = o.balance ? balance_begin(&g, &o) : NULL;
     fill(&g, o.size, o.seed);
     MPI_Barrier(g.comm);
     double start = MPI_Wtime(), last = 0;
     for (int s = 1; s <= o.steps; s++) {
-        step(&g, o.work);
+        step(&g, b, o.work);
+        if (s % o.every == 0 || s == o.steps)
+            last = residual(&g);
+        if (b && s % o.balance == 0 && s != o.steps)
+            balance_shift(b, &g, &o);
         if (s % o.every && s != o.steps)
             continue;
-        last = residual(&g);
         if (g.rank == 0 && o.progress_every && (s % o.progress_every == 0 || s == o.steps)) {
             printf("heat: step %d/%d residual %.6e\n", s, o.steps, last);
             fflush(stdout);

@@ -13,7 +13,9 @@ use tokio::sync::Notify;
 use super::Guest;
 use super::address::Address;
 use super::ring::Ring;
+use super::round_trips::RoundTrips;
 use super::sharing::Wakers;
+use super::socket::Credentials;
 use crate::memory::{Memory, MemoryError};
 
 /// First pause before an offer that was put off is made again; it doubles up to [`OFFER_AGAIN_MAX`].
@@ -59,6 +61,10 @@ pub struct Peer {
     pub unacknowledged: Cell<bool>,
     /// Number of the newest incoming connection: an older one ends.
     pub incoming: Cell<u64>,
+    /// Times of what went over connections.
+    pub round_trips: RefCell<RoundTrips>,
+    /// The user was told that one side does not trust the other.
+    pub distrusted: Cell<bool>,
     /// How long to go on without sharing before the next offer.
     pub offer_again: Cell<Duration>,
 }
@@ -81,6 +87,7 @@ pub struct Links {
     pub(super) draining: Cell<bool>,
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
+    pub(super) credentials: Option<Credentials>,
     pub(super) wakers: Arc<Wakers>,
 }
 
@@ -101,6 +108,8 @@ impl Peer {
             welcomed: Cell::new(false),
             unacknowledged: Cell::new(false),
             incoming: Cell::new(0),
+            round_trips: RefCell::default(),
+            distrusted: Cell::new(false),
             offer_again: Cell::new(OFFER_AGAIN_MIN),
         })
     }
@@ -165,6 +174,7 @@ impl Links {
             verdict: Notify::new(),
             draining: Cell::new(false),
             shares: config.shares,
+            credentials: config.credentials.clone(),
             wakers,
         })
     }
@@ -278,6 +288,16 @@ impl Links {
             let peer = self.peer(rank);
             peer.has_unsent() && !peer.welcomed.get()
         })
+    }
+
+    /// How every peer is reached.
+    pub(super) fn routes(&self) -> Vec<super::Route> {
+        let route = |rank| {
+            let peer = self.peer(rank);
+            let round_trip = peer.round_trips.borrow().summary();
+            super::Route { rank, shared: peer.sending.is_shared(), round_trip }
+        };
+        self.others().map(route).collect()
     }
 
     /// Bytes of all streams that have arrived.

@@ -16,7 +16,9 @@ mod incoming;
 mod links;
 mod outgoing;
 mod ring;
+mod round_trips;
 mod sharing;
+pub mod socket;
 pub mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -37,10 +39,12 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::kvm::Doorbells;
 use crate::memory::{Memory, MemoryError};
 use crate::vcpu::{Interrupter, Sleeper};
-use address::{Address, Listener};
+use address::Address;
 use links::Links;
 pub use links::{Directory, Place};
 pub use ring::{Direction, Ring};
+pub use round_trips::RoundTrip;
+use socket::{Credentials, Listener};
 
 /// How often a peer is asked to take the news of a move before it is given up (about ten seconds).
 const MOVED_TRIES: u32 = 100;
@@ -62,6 +66,8 @@ pub struct Config {
     pub directory: Directory,
     /// Share rings with partitions on this machine.
     pub shares: bool,
+    /// Who this side is, for `tls:` addresses.
+    pub credentials: Option<Credentials>,
 }
 
 /// The guest whose rings are served.
@@ -108,7 +114,19 @@ enum Command {
     Learn(u32, Place),
     Replace(Directory),
     Directory(mpsc::Sender<Directory>),
+    Routes(mpsc::Sender<Vec<Route>>),
     Drain(mpsc::Sender<bool>),
+}
+
+/// How a partition is joined with a peer now.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// The peer.
+    pub rank: u32,
+    /// What we send to it goes through memory that both map.
+    pub shared: bool,
+    /// Latency of what goes over a connection, once something has.
+    pub round_trip: Option<RoundTrip>,
 }
 
 /// The handle of a fabric thread. Dropping it ends the thread.
@@ -186,6 +204,11 @@ impl Fabric {
         self.ask(Command::Directory)
     }
 
+    /// How the partition is joined with every peer.
+    pub fn routes(&self) -> Result<Vec<Route>, FabricError> {
+        self.ask(Command::Routes)
+    }
+
     /// Waits until everything sent has arrived, as long as there is hope. False if something is left.
     pub fn drain(&self) -> Result<bool, FabricError> {
         self.ask(Command::Drain)
@@ -211,7 +234,7 @@ async fn serve(
 ) {
     let setup = async {
         let listen = |source| FabricError::Listen { address: config.listen.clone(), source };
-        let listener = Listener::bind(&config.listen).await.map_err(listen)?;
+        let listener = Listener::bind(&config.listen, config.credentials.as_ref()).await.map_err(listen)?;
         let address = listener.address().map_err(listen)?;
         let links = Rc::new(Links::new(guest, &config, address.clone())?);
         Ok((listener, address, links))
@@ -245,6 +268,7 @@ async fn serve(
             Command::Learn(rank, place) => links.learn(rank, place),
             Command::Replace(directory) => *links.directory.borrow_mut() = directory,
             Command::Directory(reply) => drop(reply.send(links.directory.borrow().clone())),
+            Command::Routes(reply) => drop(reply.send(links.routes())),
             Command::Drain(done) => {
                 links.draining.set(true);
                 spawn_local(drain(links.clone(), done));
@@ -283,8 +307,8 @@ fn thaw(links: &Rc<Links>, tasks: &Tasks, epoch: u64, announce: bool) -> Result<
 async fn accept(links: Rc<Links>, listener: Listener, tasks: Tasks) {
     loop {
         match listener.accept().await {
-            Ok(stream) => {
-                let task = spawn_local(incoming::run(links.clone(), stream));
+            Ok(accepted) => {
+                let task = spawn_local(incoming::run(links.clone(), accepted));
                 let mut tasks = tasks.borrow_mut();
                 tasks.retain(|task| !task.is_finished());
                 tasks.push(task);

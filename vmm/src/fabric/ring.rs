@@ -16,6 +16,7 @@ use crate::memory::{Memory, MemoryError};
 
 const WRITTEN: u64 = std::mem::offset_of!(RingHeader, written) as u64;
 const MESSAGES: u64 = std::mem::offset_of!(RingHeader, messages) as u64;
+const WAITED: u64 = std::mem::offset_of!(RingHeader, waited_tsc) as u64;
 const READ: u64 = std::mem::offset_of!(RingHeader, read) as u64;
 const SHARED: u64 = std::mem::offset_of!(RingHeader, shared) as u64;
 
@@ -73,6 +74,11 @@ impl Ring {
     /// Messages ever written.
     pub fn messages(&self) -> Result<u64, MemoryError> {
         Ok(self.word(MESSAGES)?.load(Ordering::Relaxed))
+    }
+
+    /// Time stamp counts the consumer waited for this producer.
+    pub fn waited_tsc(&self) -> Result<u64, MemoryError> {
+        Ok(self.word(WAITED)?.load(Ordering::Relaxed))
     }
 
     /// As producer: bytes up to `offset` are there.
@@ -134,6 +140,18 @@ impl Ring {
         Ok(got)
     }
 
+    /// Copies stream bytes out of the ring.
+    pub fn copy_out(&self, offset: u64, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        self.for_pieces(offset, buffer, |at, piece| self.memory.read(at, piece))
+    }
+
+    /// Copies stream bytes into the ring, as [`receive`](Self::receive) does.
+    pub fn copy_in(&self, offset: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
+        self.for_pieces(offset, bytes, |at, piece| self.memory.write(at, piece))?;
+        self.mark_data_dirty(offset, bytes.len() as u64);
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<OwnedFd>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,7 +190,7 @@ impl Ring {
         let messages = self.messages()?;
         let end = (written + self.bytes() / 4).min(limit);
         let mut data = vec![0; (end - acknowledged) as usize];
-        self.for_pieces(acknowledged, &mut data, |at, piece| self.memory.read(at, piece))?;
+        self.copy_out(acknowledged, &mut data)?;
         self.memory.map_shared(self.address, ring_stride(self.bytes), &file)?;
         *shared = Some(file);
         self.for_pieces(acknowledged, &mut data, |at, piece| self.memory.write(at, piece))?;
@@ -185,12 +203,14 @@ impl Ring {
     pub fn share_as_consumer(&self, file: OwnedFd) -> Result<bool, MemoryError> {
         let mut shared = self.lock();
         let (read, written, messages) = (self.read()?, self.written()?, self.messages()?);
+        let waited = self.waited_tsc()?;
         if read != written {
             return Ok(false);
         }
         self.memory.map_shared(self.address, ring_stride(self.bytes), &file)?;
         *shared = Some(file);
         self.set_messages(messages)?;
+        self.word(WAITED)?.store(waited, Ordering::Relaxed);
         self.set_read(read)?;
         self.set_written(written)?;
         self.set_shared_flag(true)?;

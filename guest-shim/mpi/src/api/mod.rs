@@ -32,6 +32,7 @@ pub mod pt2pt;
 pub mod request;
 pub mod topology;
 pub mod type_name;
+pub mod units;
 
 use core::ffi::{c_char, c_int};
 

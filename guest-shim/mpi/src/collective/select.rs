@@ -61,15 +61,16 @@ const fn row(of: Collective, algorithm: Algorithm, bytes: usize, ranks: usize) -
 
 /// The first row that fits is taken; the last one of each collective always fits.
 const TABLE: &[Row] = &[
-    row(C::Broadcast, A::ScatterRing, 128 << 10, 3),
+    row(C::Broadcast, A::ScatterRing, 128 << 10, 8),
     row(C::Broadcast, A::Binomial, 0, 1),
-    row(C::Gather, A::Linear, 2049, 1),
-    row(C::Gather, A::Binomial, 0, 8),
+    row(C::Gather, A::Linear, 257, 1),
+    row(C::Gather, A::Binomial, 0, 16),
     row(C::Gather, A::Linear, 0, 1),
-    row(C::Scatter, A::Linear, 2049, 1),
-    row(C::Scatter, A::Binomial, 0, 8),
+    row(C::Scatter, A::Linear, 257, 1),
+    row(C::Scatter, A::Binomial, 0, 16),
     row(C::Scatter, A::Linear, 0, 1),
-    row(C::Allgather, A::Ring, 2049, 1),
+    row(C::Allgather, A::Ring, 64 << 10, 3),
+    row(C::Allgather, A::AtOnce, 1025, 1),
     row(C::Allgather, A::Bruck, 0, 4),
     row(C::Allgather, A::AtOnce, 0, 1),
     row(C::Alltoall, A::Pairwise, 2049, 1),
@@ -145,7 +146,7 @@ mod tests {
             assert_eq!((last.bytes, last.ranks), (0, 1), "{name}");
         }
         assert_eq!(algorithm(C::Broadcast, 1 << 20, 2), A::Binomial);
-        assert_eq!(algorithm(C::Broadcast, 1 << 20, 3), A::ScatterRing);
+        assert_eq!(algorithm(C::Broadcast, 1 << 20, 8), A::ScatterRing);
     }
 
     #[test]

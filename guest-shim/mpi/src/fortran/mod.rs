@@ -186,6 +186,7 @@ macro_rules! fortran {
 mod attribute;
 mod more;
 mod text;
+mod units;
 
 fortran! {
     mpi_finalize_ = environment::Finalize();

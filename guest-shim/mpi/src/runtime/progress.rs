@@ -81,14 +81,23 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
     if done() {
         return;
     }
-    let mut poll_start = None;
+    // Since when nothing has come, and since when it has been polled without a sleep.
+    let (mut wait_start, mut poll_start) = (None, None);
+    let end_wait = |wait_start: &mut Option<u64>| {
+        if let Some(start) = wait_start.take() {
+            with(|mpi| mpi.transport.add_waited_tsc(sys::time_stamp().wrapping_sub(start)));
+        }
+    };
     loop {
         let moved = progress();
-        if moved && let Some(start) = poll_start.take() {
-            with(|mpi| {
-                mpi.transport.spin_was_useful();
-                mpi.transport.add_poll_tsc(sys::time_stamp().wrapping_sub(start));
-            });
+        if moved {
+            end_wait(&mut wait_start);
+            if let Some(start) = poll_start.take() {
+                with(|mpi| {
+                    mpi.transport.spin_was_useful();
+                    mpi.transport.add_poll_tsc(sys::time_stamp().wrapping_sub(start));
+                });
+            }
         }
         if done() {
             if let Some(start) = poll_start {
@@ -101,6 +110,7 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
         }
         let now = sys::time_stamp();
         let start = *poll_start.get_or_insert(now);
+        wait_start.get_or_insert(now);
         if now.wrapping_sub(start) < with(|mpi| mpi.transport.spin_tsc()) {
             core::hint::spin_loop();
             continue;
@@ -109,6 +119,7 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
         let events = with(|mpi| mpi.transport.prepare_sleep());
         if progress() {
             with(|mpi| mpi.transport.wake());
+            end_wait(&mut wait_start);
             continue;
         }
         with(|mpi| {
