@@ -52,7 +52,7 @@ impl Default for Timeouts {
             frame: Duration::from_secs(30),
             running: Duration::from_secs(5),
             keep_alive: Duration::from_secs(1),
-            resume: Duration::from_secs(15),
+            resume: Duration::from_secs(5),
             session: Duration::from_secs(24 * 3600),
         }
     }

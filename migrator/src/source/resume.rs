@@ -1,12 +1,14 @@
 //! Going on with a pre-copy whose connections broke, from what the destination has.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::{Attempt, SourceError, channel_failed, pages_of, unexpected};
 use crate::bitmap;
-use crate::channel::Channel;
+use crate::channel::{Channel, ChannelError};
 use crate::clock;
 use crate::partition::Description;
+use crate::transport::TransportError;
 use crate::wire::{Frame, Hello, Kind, Role, VERSION_MINOR};
 
 /// How soon a destination that could not be reached is tried again.
@@ -53,6 +55,11 @@ impl Attempt<'_> {
                     return Ok(true);
                 }
                 Err(error @ (SourceError::Cancelled | SourceError::Aborted(_))) => return Err(error),
+                // Nobody listens there any more: the destination is gone, and not the network.
+                Err(SourceError::Channel {
+                    source: ChannelError::Transport(TransportError::Connect { source, .. }),
+                    ..
+                }) if source.kind() == ErrorKind::ConnectionRefused => return Ok(false),
                 Err(error) => tracing::debug!(%error, "the destination cannot be reached again yet"),
             }
             clock::sleep(RETRY);
