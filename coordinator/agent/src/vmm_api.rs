@@ -243,8 +243,9 @@ pub(crate) async fn give_share(socket: &Path, share: serde_json::Value) -> Resul
 }
 
 /// `POST /v1/migrate`; returns when the migration is over.
-pub(crate) async fn migrate(socket: &Path, to: &str, epoch: u64) -> Migrated {
-    let request = serde_json::json!({"to": to, "epoch": epoch}).to_string().into_bytes();
+pub(crate) async fn migrate(socket: &Path, to: &str, epoch: u64, insecure: bool) -> Migrated {
+    let request =
+        serde_json::json!({"to": to, "epoch": epoch, "insecure": insecure}).to_string().into_bytes();
     let (status, body) = match call(socket, Method::POST, "/v1/migrate", request, MIGRATE).await {
         Ok(answer) => answer,
         Err(error) => return Migrated::InDoubt(chain(&error)),
