@@ -21,12 +21,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::certificates::{self, CertificatesError};
 use crate::checker::{self, Finding};
-use crate::client::{ClientError, call, chain};
+use crate::client::{ClientError, Target, call, chain};
 use crate::cluster::Settings;
 use crate::journal::JournalError;
 use crate::lbaf::{self, LbafError};
-use crate::net::{Place, ServeError, openapi, serve};
+use crate::net::{Entrance, Place, ServeError, openapi, serve};
 use crate::policy::{self, ImageError, PolicyError};
 use crate::store::StoreAddress;
 use crate::store::etcd::Options;
@@ -48,7 +49,7 @@ const DEFAULT_ADDRESS: &str = "tcp:127.0.0.1:7600";
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version)]
 struct Arguments {
-    /// Address of the coordinator, tcp:HOST:PORT; of leader and standby, separated by commas.
+    /// Address of the coordinator, tls:HOST:PORT or tcp:HOST:PORT; of leader and standby, separated by commas.
     #[arg(long, global = true, env = "PARTITA_COORDINATOR", default_value = DEFAULT_ADDRESS, value_delimiter = ',')]
     coordinator: Vec<TcpAddress>,
     /// Print JSON.
@@ -57,6 +58,11 @@ struct Arguments {
     /// Allow plain TCP to other machines.
     #[arg(long, global = true)]
     insecure: bool,
+    /// A file with the token that says who asks, in place of --tls-cert.
+    #[arg(long, global = true, env = "PARTITA_TOKEN_FILE", value_name = "FILE", help_heading = "TLS")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: partita_tls::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -166,6 +172,10 @@ enum Command {
     },
     /// Print the description of the API (OpenAPI, JSON). Needs no coordinator.
     Openapi,
+    /// Make throw-away certificates: a CA, the head node, hosts, and people by role.
+    Certificates(certificates::Certificates),
+    /// Make a token for a user, with a role.
+    Token(certificates::NewToken),
     /// End an application.
     Stop {
         /// The application.
@@ -229,9 +239,12 @@ struct Plan {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Where to listen, tcp:HOST:PORT.
+    /// Where to listen, tls:HOST:PORT or tcp:HOST:PORT.
     #[arg(long, default_value = DEFAULT_ADDRESS)]
     listen: TcpAddress,
+    /// File of the hashes of tokens, from `coordinator token`: who has one needs no certificate.
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
     /// File of the journal; made if it does not exist.
     #[arg(long, required_unless_present = "store", conflicts_with = "store")]
     state: Option<PathBuf>,
@@ -285,7 +298,9 @@ struct Serve {
 /// A command that failed.
 #[derive(Debug, Error)]
 enum CliError {
-    #[error("{0}: plain TCP to other machines is not protected; add --insecure if the network is")]
+    #[error(
+        "{0}: plain TCP to other machines is not protected; write tls:, or add --insecure if the network is"
+    )]
     Insecure(TcpAddress),
     #[error(
         "--store: plain HTTP to etcd on other machines is not protected; add --insecure if the network is"
@@ -311,6 +326,8 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
     #[error("the output cannot be written")]
     Output(#[source] std::io::Error),
     #[error("top")]
@@ -344,6 +361,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                     | CliError::Policy(_)
                     | CliError::Image(_)
                     | CliError::Lbaf(_)
+                    | CliError::Certificates(_)
+                    | CliError::Serve(ServeError::Identity(_) | ServeError::Tokens(_))
+                    | CliError::Client(ClientError::Identity(_) | ClientError::Token { .. })
             );
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
@@ -352,13 +372,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<u8, CliError> {
     let protected = |address: &TcpAddress| {
-        let fine = arguments.insecure || address.is_loopback();
+        let fine = arguments.insecure || address.is_protected();
         if fine { Ok(()) } else { Err(CliError::Insecure(address.clone())) }
     };
     if let Command::Serve(options) = &arguments.command {
         protected(&options.listen)?;
         let policy = options.policy.as_deref().map(policy::read_policy).transpose()?;
-        serve(&options.listen, place(options, arguments.insecure)?, settings(options)?, policy)?;
+        let entrance = Entrance::new(options.listen.clone(), &arguments.tls, options.tokens.as_deref())?;
+        serve(&entrance, place(options, arguments.insecure)?, settings(options)?, policy)?;
         return Ok(0);
     }
     match &arguments.command {
@@ -382,8 +403,18 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
         print(std::io::stdout(), openapi().as_bytes())?;
         return Ok(0);
     }
+    let made = match &arguments.command {
+        Command::Certificates(options) => Some(certificates::make(options)?),
+        Command::Token(options) => Some(certificates::make_token(options)?),
+        _ => None,
+    };
+    if let Some(made) = made {
+        print(std::io::stdout(), made.as_bytes())?;
+        return Ok(0);
+    }
     arguments.coordinator.iter().try_for_each(protected)?;
-    let client = Client { addresses: arguments.coordinator, json: arguments.json };
+    let target = Target::new(arguments.coordinator, &arguments.tls, arguments.token_file.as_deref())?;
+    let client = Client { target, json: arguments.json };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(client.run(arguments.command))
@@ -467,7 +498,7 @@ fn settings(options: &Serve) -> Result<Settings, CliError> {
 }
 
 struct Client {
-    addresses: Vec<TcpAddress>,
+    target: Target,
     json: bool,
 }
 
@@ -475,7 +506,11 @@ impl Client {
     async fn run(&self, command: Command) -> Result<u8, CliError> {
         match command {
             // Handled before there is a client.
-            Command::Serve(_) | Command::Pack { .. } | Command::Openapi => {}
+            Command::Serve(_)
+            | Command::Pack { .. }
+            | Command::Openapi
+            | Command::Certificates(_)
+            | Command::Token(_) => {}
             Command::Policy(command) => self.policy(command).await?,
             Command::Cordon { host } => self.order_host(host, HostAction::Cordon).await?,
             Command::Uncordon { host } => self.order_host(host, HostAction::Uncordon).await?,
@@ -532,7 +567,7 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        call(&self.addresses, Method::GET, path, Vec::new()).await
+        call(&self.target, Method::GET, path, Vec::new()).await
     }
 
     async fn top(&self, period_s: f64, once: bool) -> Result<(), CliError> {
@@ -593,7 +628,7 @@ impl Client {
     }
 
     async fn stop(&self, application: &ApplicationId) -> Result<serde_json::Value, ClientError> {
-        call(&self.addresses, Method::POST, &format!("/v1/applications/{application}/stop"), Vec::new()).await
+        call(&self.target, Method::POST, &format!("/v1/applications/{application}/stop"), Vec::new()).await
     }
 
     fn show<T: Serialize>(&self, value: &T, text: impl Fn(&T) -> String) -> Result<(), CliError> {
@@ -605,7 +640,7 @@ impl Client {
         let waiter = format!("w{}", std::process::id());
         let path =
             if wait { format!("/v1/applications?waiter={waiter}") } else { "/v1/applications".to_owned() };
-        let submitted: Submitted = call(&self.addresses, Method::POST, &path, encode(&specification)).await?;
+        let submitted: Submitted = call(&self.target, Method::POST, &path, encode(&specification)).await?;
         if !wait {
             self.show(&submitted, |submitted| format!("{}\n", submitted.application))?;
             return Ok(0);
@@ -705,7 +740,7 @@ impl Client {
     }
 
     async fn migrate(&self, order: MigrateOrder) -> Result<u8, CliError> {
-        let mut view: MoveView = call(&self.addresses, Method::POST, "/v1/moves", encode(&order)).await?;
+        let mut view: MoveView = call(&self.target, Method::POST, "/v1/moves", encode(&order)).await?;
         while view.state != "done" && view.state != "failed" {
             view = self.get(&format!("/v1/moves/{}?wait_s=10", view.id)).await?;
         }

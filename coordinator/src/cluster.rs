@@ -10,6 +10,7 @@ mod monitor;
 mod moves;
 mod pool;
 mod snapshot;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -190,6 +191,8 @@ pub struct Cluster {
     /// When time passed last, and when it went on after the coordinator had been held up (Unix milliseconds).
     ticked_ms: u64,
     awake_ms: u64,
+    /// Applications that count their work in units.
+    sharing: BTreeMap<ApplicationId, units::Sharing>,
     /// How the last round of planning went, for the metrics.
     noted: Option<Planned>,
 }
@@ -233,6 +236,7 @@ impl Cluster {
             overload_told: false,
             ticked_ms: now_ms,
             awake_ms: now_ms,
+            sharing: BTreeMap::new(),
             noted: None,
         };
         cluster.record(now_ms, Record::Started { incarnation });
@@ -319,6 +323,7 @@ impl Cluster {
         if now_ms.saturating_sub(self.planned_ms) >= self.settings.period_ms {
             self.planned_ms = now_ms;
             self.admit_queued(now_ms);
+            self.share_units(now_ms);
             self.plan_moves(now_ms);
         }
     }

@@ -12,7 +12,9 @@
 //! started again replays the journal and goes on.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod calibration;
+mod certificates;
 pub mod checker;
 mod cli;
 mod client;

@@ -1,16 +1,20 @@
 //! The server: HTTP/1.1 + JSON for agents and users. Here is how it starts; below, what it owns, its sockets and its routes.
 
 mod administration;
+mod doors;
 mod routes;
 mod server;
 mod sockets;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use control::{ClusterId, IdError, Policy, TcpAddress};
+use partita_tls::{IdentityError, Options as Files, Wanted};
+use rustls::ServerConfig;
 use thiserror::Error;
 
+use crate::access::{Access, TokensError};
 use crate::cluster::{Cluster, ClusterError, Settings};
 use crate::journal::{Journal, JournalError};
 use crate::store::embedded::Embedded;
@@ -38,6 +42,12 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// Certificate, key and CA.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// No random numbers for the name of a new cluster.
     #[error("/dev/urandom cannot be read")]
     Random(#[source] std::io::Error),
@@ -57,6 +67,35 @@ pub fn openapi() -> String {
     crate::openapi::text(&routes::described().into_openapi())
 }
 
+/// Where to listen, and who is let in.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The address.
+    listen: TcpAddress,
+    /// The server's side of TLS, if the address has it.
+    config: Option<Arc<ServerConfig>>,
+    access: Arc<Access>,
+}
+
+impl Entrance {
+    /// Reads the files that are named.
+    ///
+    /// # Errors
+    /// A file is missing or cannot be used.
+    pub fn new(listen: TcpAddress, tls: &Files, tokens: Option<&Path>) -> Result<Self, ServeError> {
+        let mut access = Access::new(listen.is_tls());
+        if let Some(path) = tokens {
+            access = access.with_tokens(path)?;
+        }
+        let wanted = if access.has_tokens() { Wanted::Unnamed } else { Wanted::Anyone };
+        let config = match listen.is_tls() {
+            true => Some(tls.identity_for(format!("--listen {listen}"))?.server(wanted)?),
+            false => None,
+        };
+        Ok(Self { listen, config, access: Arc::new(access) })
+    }
+}
+
 /// Where the journal is.
 #[derive(Debug)]
 pub enum Place {
@@ -70,7 +109,7 @@ pub enum Place {
 ///
 /// `policy`: to be set at the start, if it is not the one that holds.
 pub fn serve(
-    listen: &TcpAddress,
+    entrance: &Entrance,
     place: Place,
     settings: Settings,
     policy: Option<Policy>,
@@ -81,15 +120,15 @@ pub fn serve(
         match place {
             Place::File(path) => {
                 let server = open(Box::new(Embedded::open(&path)?), settings, policy)?;
-                let socket = sockets::listen(listen)?;
-                sockets::run(server, socket).await
+                let socket = sockets::listen(entrance)?;
+                sockets::run(server, socket, entrance).await
             }
             Place::Etcd(options) => {
-                let socket = sockets::listen(listen)?;
-                let Some(store) = sockets::stand_by(&socket, options).await? else { return Ok(()) };
+                let socket = sockets::listen(entrance)?;
+                let Some(store) = sockets::stand_by(&socket, entrance, options).await? else { return Ok(()) };
                 let server = open(Box::new(store), settings, policy)?;
                 println!("coordinator: leading");
-                sockets::run(server, socket).await
+                sockets::run(server, socket, entrance).await
             }
         }
     })

@@ -178,6 +178,19 @@ pub enum Record {
         /// Why these, or none.
         explanation: String,
     },
+    /// The units of work of a program are shared out anew.
+    UnitsShared {
+        /// The application.
+        application: ApplicationId,
+        /// Rises by 1.
+        generation: u64,
+        /// Units of every rank.
+        targets: Vec<u64>,
+        /// Speed of every rank's host relative to their mean, in parts per million.
+        speeds_ppm: Vec<u64>,
+        /// Why.
+        reason: String,
+    },
     /// The rest of a plan is not carried out.
     PlanAborted {
         /// Moves that are left out.
@@ -375,6 +388,12 @@ fn tell_of_application(record: &Record) -> Option<Told<'_>> {
         Record::Queued { application, specification, reason } => {
             let text = format!("queued with {} ranks", specification.ranks());
             ("queued", application, text, Some(reason.as_str()))
+        }
+        Record::UnitsShared { application, generation, targets, reason, .. } => {
+            let shown: Vec<String> = targets.iter().take(32).map(u64::to_string).collect();
+            let more = if targets.len() > 32 { " …" } else { "" };
+            let text = format!("units shared out ({generation}): {}{more}", shown.join(" "));
+            ("units-shared", application, text, Some(reason.as_str()))
         }
         Record::ApplicationRunning { application } => {
             ("running", application, "every partition runs".to_owned(), None)

@@ -78,6 +78,21 @@ pub struct Application {
     pub reason: Option<String>,
     /// By rank.
     pub partitions: Vec<Ownership>,
+    /// How its units of work were shared out last.
+    pub shared: Option<Shared>,
+}
+
+/// A sharing-out of units of work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Rises by 1.
+    pub generation: u64,
+    /// Units of every rank.
+    pub targets: Vec<u64>,
+    /// Speed of every rank's host relative to their mean, in parts per million.
+    pub speeds_ppm: Vec<u64>,
+    /// Unix milliseconds.
+    pub time_ms: u64,
 }
 
 impl Application {
@@ -339,8 +354,19 @@ impl State {
                     exit_status: None,
                     reason: None,
                     partitions: hosts.iter().map(first_owner).collect(),
+                    shared: None,
                 };
                 self.applications.insert(application.clone(), made);
+            }
+            Record::UnitsShared { application, generation, targets, speeds_ppm, .. } => {
+                if let Some(it) = self.applications.get_mut(application) {
+                    it.shared = Some(Shared {
+                        generation: *generation,
+                        targets: targets.clone(),
+                        speeds_ppm: speeds_ppm.clone(),
+                        time_ms: entry.time_ms,
+                    });
+                }
             }
             Record::ApplicationRunning { application } => {
                 if let Some(application) = self.applications.get_mut(application) {
@@ -459,6 +485,7 @@ fn queued(specification: &Specification, now_ms: u64) -> Application {
         exit_status: None,
         reason: None,
         partitions: Vec::new(),
+        shared: None,
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use migrator::codec::Compression;
 use migrator::destination::{self, DestinationError};
-use migrator::policy::StopReason;
+use migrator::policy::{OnTimeout, StopReason};
 use migrator::source::{self, Phase, SourceError};
+use support::proxy::{Harm, Step, Tamper};
 use support::{Setup, TestDestination, TestSource, assert_goes_on_and_migrates_again, assert_moved};
 
 #[test]
@@ -213,6 +214,43 @@ fn the_bandwidth_cap_holds_over_all_streams() {
     assert!(rate < 1.3 * f64::from(8 << 20), "{rate} bytes/s");
 }
 
+/// Cut in the middle of round 0, and again in a later round: only what was missing goes again.
+#[test]
+fn a_broken_pre_copy_goes_on_with_what_the_destination_has() {
+    let source = TestSource::new();
+    let whole: u64 = support::REGIONS.iter().map(|region| region.bytes / 4096).sum();
+    let tamper = Some(Tamper::Bytes(2 << 20));
+    let attempt = Setup { tamper, ..Setup::new(2) }.run(&source);
+    let source::Outcome::Moved { report, .. } = &attempt.source else { panic!("{:?}", attempt.source) };
+    assert_eq!(report.resumed, 1);
+    assert!(report.rounds[0].pages < whole * 3 / 4, "{} of {whole} pages went again", report.rounds[0].pages);
+    for (index, memory) in attempt.machine.memory.iter().enumerate() {
+        assert!(*memory.lock().unwrap() == source.bytes(index), "region {index} differs");
+    }
+    assert!(attempt.machine.ran && !source.is_running());
+}
+
+#[test]
+fn a_program_that_writes_during_a_break_arrives_as_it_was_when_it_paused() {
+    for (step, seed) in [(Step::Data, 5), (Step::RoundEnd, 6), (Step::RoundAck, 7)] {
+        let source = TestSource::new();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| source.scribble(&stop, 20, seed));
+            let tamper = Some(Tamper::At(step, Harm::Cut { deliver: seed == 6 }));
+            let attempt = Setup { tamper, ..Setup::new(2) }.run(&source);
+            stop.store(true, SeqCst);
+            let source::Outcome::Moved { report, .. } = &attempt.source else {
+                panic!("{:?}", attempt.source)
+            };
+            assert_eq!(report.resumed, 1, "{step:?}");
+            for (index, memory) in attempt.machine.memory.iter().enumerate() {
+                assert!(*memory.lock().unwrap() == source.bytes(index), "region {index} differs, {step:?}");
+            }
+        });
+    }
+}
+
 #[test]
 fn packed_pages_arrive_byte_for_byte_and_auto_packs_what_a_slow_link_carries() {
     let compressions = [Compression::Lz4, Compression::Zstd, Compression::Auto, Compression::None];
@@ -275,13 +313,47 @@ fn what_does_not_converge_is_aborted_or_forced_as_asked() {
         let force: fn(&mut migrator::report::Request) = |request| {
             request.downtime_limit = Duration::ZERO;
             request.timeout = Duration::from_millis(500);
-            request.force = true;
+            request.on_timeout = OnTimeout::Force;
         };
         let attempt = Setup { change: force, ..Setup::new(1) }.run(&source);
         stop.store(true, SeqCst);
         assert_moved(&attempt, &source);
         let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
         assert_eq!(report.stop_reason, Some(StopReason::Forced));
+    });
+}
+
+#[test]
+fn a_program_that_outruns_the_cap_is_throttled_moves_and_is_let_go() {
+    let stop = AtomicBool::new(false);
+    let source = TestSource::new();
+    thread::scope(|scope| {
+        scope.spawn(|| source.scribble(&stop, 16, 11));
+        let throttle: fn(&mut migrator::report::Request) = |request| {
+            request.bandwidth_bytes_per_s = Some(2 << 20);
+            request.compression = Compression::None;
+            request.downtime_limit = Duration::from_millis(150);
+            request.timeout = Duration::from_secs(2);
+            request.on_timeout = OnTimeout::Throttle;
+        };
+        let attempt = Setup { change: throttle, ..Setup::new(1) }.run(&source);
+        stop.store(true, SeqCst);
+        assert_eq!(*source.share.lock().unwrap(), migrator::partition::Share::FULL);
+        match &attempt.source {
+            source::Outcome::Moved { report, .. } => {
+                assert_moved(&attempt, &source);
+                let Some(brownout) = report.brownout else { panic!("{report:?}") };
+                assert!(brownout.least_share.part() < 1.0 && brownout.seconds > 0.0, "{brownout:?}");
+                let prediction = report.prediction.unwrap();
+                assert_eq!(prediction.actual_blackout_ms, report.blackout_ms);
+                assert!(prediction.predicted_total_s > 0.0 && prediction.predicted_blackout_ms <= 150.0);
+            }
+            // A loaded machine may be too slow even so.
+            source::Outcome::Failed { report, .. } => {
+                assert!(report.brownout.is_some() && source.is_running())
+            }
+            other => panic!("{other:?}"),
+        }
     });
 }
 
@@ -295,7 +367,7 @@ fn many_short_rounds_do_not_look_like_silence() {
         let change: fn(&mut migrator::report::Request) = |request| {
             request.downtime_limit = Duration::ZERO;
             request.timeout = 2 * support::short_timeouts().silence;
-            request.force = true;
+            request.on_timeout = OnTimeout::Force;
         };
         let timeouts = support::short_timeouts();
         let attempt = Setup { change, timeouts, ..Setup::new(1) }.run(&source);

@@ -12,6 +12,7 @@ use migrator::partition::SourceMachine;
 use migrator::transport::{Address, Connection, Listener, Security, Timeouts, TransportError};
 use migrator::wire::{self, Frame, Hello, Kind};
 use migrator::{destination, source};
+use nix::time::ClockId;
 use partita_tls::authority::{Authority, Subject};
 use partita_tls::{Options, Role};
 use support::*;
@@ -236,4 +237,64 @@ fn page_streams_have_to_come_from_whom_the_partition_came_from() {
         drop(control);
         assert!(matches!(receiving.join().unwrap(), destination::Outcome::Failed { .. }));
     });
+}
+
+/// Sends `bytes` over one connection in frames of 256 KiB; gives wall-clock and processor seconds of both sides.
+fn send(listener: &Listener, security: &Security, bytes: usize) -> (f64, f64) {
+    const FRAME_BYTES: usize = 256 << 10;
+    let processor = || Duration::from(ClockId::CLOCK_PROCESS_CPUTIME_ID.now().unwrap()).as_secs_f64();
+    let data: Vec<u8> = (0..FRAME_BYTES).map(|index| (index * 31) as u8).collect();
+    thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            let mut connection = listener.accept(Some(LIMIT), &NEVER).unwrap();
+            let mut frame = vec![0; FRAME_BYTES];
+            for _ in 0..bytes / FRAME_BYTES {
+                connection.read_exact(&mut frame, LIMIT, &NEVER).unwrap();
+            }
+            connection.write_all(&[1], &[], LIMIT, &NEVER).unwrap();
+        });
+        let mut connection = Connection::connect(listener.address(), security, LIMIT).unwrap();
+        let (wall, used) = (Instant::now(), processor());
+        for _ in 0..bytes / FRAME_BYTES {
+            connection.write_all(&data[..16], &data[16..], LIMIT, &NEVER).unwrap();
+        }
+        connection.read_exact(&mut [0], LIMIT, &NEVER).unwrap();
+        let cost = (wall.elapsed().as_secs_f64(), processor() - used);
+        receiver.join().unwrap();
+        cost
+    })
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release -p migrator --test secure -- --ignored --nocapture"]
+fn cost_of_tls() {
+    const BYTES: usize = 512 << 20;
+    let ca = Ca::new("ours");
+    let host = ca.enrol("host", Some(Role::Host));
+    let secure = listen_as(&host);
+    let plain = Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), &Security::default()).unwrap();
+    let mut costs = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        for (listener, costs) in [&plain, &secure].into_iter().zip(&mut costs) {
+            costs.push(send(listener, &security(&host), BYTES));
+        }
+    }
+    let gib = BYTES as f64 / f64::from(1 << 30);
+    for (name, costs) in ["plain", "TLS"].into_iter().zip(&mut costs) {
+        let mut median = |of: fn(&(f64, f64)) -> f64| {
+            costs.sort_by(|a, b| of(a).total_cmp(&of(b)));
+            of(&costs[costs.len() / 2])
+        };
+        let (wall, processor) = (median(|cost| cost.0), median(|cost| cost.1));
+        println!(
+            "{name}: {:.2} GiB/s, {:.2} processor seconds per GiB (both sides)",
+            gib / wall,
+            processor / gib
+        );
+    }
+    let start = Instant::now();
+    for _ in 0..20 {
+        meet(&secure, secure.address(), &security(&host));
+    }
+    println!("connection with handshake: {:.1} ms", start.elapsed().as_secs_f64() * 1000.0 / 20.0);
 }

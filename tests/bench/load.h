@@ -7,7 +7,7 @@
 
 enum {
     PAGE_WORDS = 512,
-    LINE_WORDS = 8,      /* one word of every cache line is rewritten: nothing of a page can be skipped or guessed */
+    LINE_WORDS = 8,      /* one word of every cache line is rewritten: no part of a page stays what it was */
     PAGES_PER_UNIT = 64, /* what a beat of one byte counts in */
 };
 
@@ -19,9 +19,9 @@ struct load {
     uint64_t beat_ns;
 };
 
-/* What differs from one machine to the other. */
+/* What differs from one machine to the other. A beat that cannot go out now (0) is tried again at once. */
 static uint64_t load_now_ns(void);
-static void load_beat(uint64_t pages_written);
+static int load_beat(uint64_t pages_written);
 
 static uint64_t load_mix(uint64_t x)
 {
@@ -46,12 +46,9 @@ static void load_run(const struct load *load)
 {
     const uint64_t late_ns = 10000000;
     uint64_t written = 0;
-    /* Every page has content before the first beat: whoever sees one knows that the working set is there. */
-    for (; written < load->pages; written++) {
-        struct load in_turn = *load;
-        in_turn.random = 0;
-        load_rewrite(&in_turn, written);
-    }
+    /* Every page is full of noise, which nothing can pack, before the first beat: whoever sees one knows that the working set is there. */
+    for (uint64_t i = 0; i < load->pages * PAGE_WORDS; i++)
+        load->memory[i] = load_mix(i + 1);
     uint64_t beat = load_now_ns(), due = beat;
     uint64_t interval = load->rate ? 1000000000u / load->rate : 0;
     for (;;) {
@@ -61,10 +58,8 @@ static void load_run(const struct load *load)
             /* What was missed in a pause is not made up for: it would be a burst that no program has. */
             due = now > due + late_ns ? now : due + interval;
         }
-        if (now - beat >= load->beat_ns) {
-            load_beat(written);
+        if (now - beat >= load->beat_ns && load_beat(written))
             beat = now;
-        }
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Options {
     /// For tls: addresses: the certificate of this process (PEM, followed by those between it and the CA)
     #[arg(
         long = "tls-cert",
+        global = true,
         env = "PARTITA_TLS_CERT",
         value_name = "FILE",
         requires = "key",
@@ -37,6 +38,7 @@ pub struct Options {
     /// The private key of that certificate (PEM)
     #[arg(
         long = "tls-key",
+        global = true,
         env = "PARTITA_TLS_KEY",
         value_name = "FILE",
         requires = "certificate",
@@ -44,7 +46,7 @@ pub struct Options {
     )]
     pub key: Option<PathBuf>,
     /// The CA that has signed the certificates of both sides (PEM)
-    #[arg(long = "tls-ca", env = "PARTITA_TLS_CA", value_name = "FILE", help_heading = "TLS")]
+    #[arg(long = "tls-ca", global = true, env = "PARTITA_TLS_CA", value_name = "FILE", help_heading = "TLS")]
     pub ca: Option<PathBuf>,
 }
 

@@ -11,6 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use control::{HostFacts, HostName, TcpAddress, is_loopback, parse_cpus, parse_size};
 use nix::fcntl::{Flock, FlockArg};
+use partita_tls::{IdentityError, Options, Role, Wanted};
+use rustls::ClientConfig;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,6 +59,8 @@ struct Arguments {
     /// Allow plain TCP to other machines.
     #[arg(long)]
     insecure: bool,
+    #[command(flatten)]
+    tls: partita_tls::Options,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), &'static str> {
@@ -70,9 +74,13 @@ enum AgentError {
     #[error("--cpus: {0}")]
     Cpus(#[from] control::TextError),
     #[error(
-        "--{option} {address}: plain TCP to other machines is not protected; add --insecure if the network is"
+        "--{option} {address}: plain TCP to other machines is not protected; use tls:, or add --insecure if the network is"
     )]
     Insecure { option: &'static str, address: String },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("--metrics: there is no TLS for it; give a loopback address, tcp:127.0.0.1:PORT")]
+    MetricsTls,
     #[error("--vmm {}: there is no such program; run `make build` or give its path", .0.display())]
     Vmm(PathBuf),
     #[error("--state-dir {}: it cannot be used", path.display())]
@@ -103,8 +111,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("agent: {}", chain(&error));
-            let wrong_use =
-                matches!(error, AgentError::Cpus(_) | AgentError::Insecure { .. } | AgentError::Vmm(_));
+            let wrong_use = matches!(
+                error,
+                AgentError::Cpus(_)
+                    | AgentError::Insecure { .. }
+                    | AgentError::Identity(_)
+                    | AgentError::MetricsTls
+                    | AgentError::Vmm(_)
+            );
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
     }
@@ -114,16 +128,18 @@ fn start(arguments: Arguments) -> Result<(), AgentError> {
     let cpus = parse_cpus(&arguments.cpus)?;
     if !arguments.insecure {
         let plain = |option, address: &str| AgentError::Insecure { option, address: address.to_owned() };
-        if let Some(address) = arguments.coordinator.iter().find(|it| !it.is_loopback()) {
+        if let Some(address) = arguments.coordinator.iter().find(|it| !it.is_protected()) {
             return Err(plain("coordinator", &address.to_string()));
         }
         if let Some(address) = arguments.metrics.as_ref().filter(|it| !it.is_loopback()) {
             return Err(plain("metrics", &address.to_string()));
         }
-        if !is_loopback(&arguments.migrate_address) {
+        // With certificates migrations are over TLS.
+        if arguments.tls.is_empty() && !is_loopback(&arguments.migrate_address) {
             return Err(plain("migrate-address", &arguments.migrate_address));
         }
     }
+    let client = client_config(&arguments)?;
     let vmm = arguments.vmm.canonicalize().map_err(|_| AgentError::Vmm(arguments.vmm.clone()))?;
     let (directory, _lock) = take_state_directory(&arguments.state_dir)?;
     let partitions = directory.join("p");
@@ -139,19 +155,50 @@ fn start(arguments: Arguments) -> Result<(), AgentError> {
         state_directory: partitions.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let config = Config { name: arguments.name, facts, cpus: arguments.cpus, vmm, session: session() };
+    let config = Config {
+        name: arguments.name,
+        facts,
+        cpus: arguments.cpus,
+        vmm,
+        session: session(),
+        tls: absolute(&arguments.tls),
+        insecure: arguments.insecure,
+    };
     let host = Arc::new(Host::new(config, epochs));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
-    let result = runtime.block_on(run(host, arguments.coordinator, arguments.metrics));
+    let result = runtime.block_on(run(host, arguments.coordinator, client, arguments.metrics));
     let _ = std::fs::remove_dir_all(&partitions);
     result
+}
+
+/// The agent's side of TLS to the coordinator, and whether the files can be used.
+fn client_config(arguments: &Arguments) -> Result<Option<Arc<ClientConfig>>, AgentError> {
+    if arguments.metrics.as_ref().is_some_and(TcpAddress::is_tls) {
+        return Err(AgentError::MetricsTls);
+    }
+    let secure = arguments.coordinator.iter().find(|address| address.is_tls());
+    match (arguments.tls.identity()?, secure) {
+        (Some(identity), _) => {
+            // The partitions' processes are servers, too.
+            identity.server(Wanted::Only(Role::Host))?;
+            Ok(Some(identity.client(Wanted::Only(Role::Coordinator))?))
+        }
+        (None, Some(address)) => Err(IdentityError::Missing(format!("--coordinator {address}")).into()),
+        (None, None) => Ok(None),
+    }
 }
 
 /// A number that no earlier run of this agent had.
 fn session() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(0) << 20 | u64::from(std::process::id() & 0xf_ffff)
+}
+
+/// The same files for processes in other directories.
+fn absolute(tls: &Options) -> Options {
+    let absolute = |path: &Option<PathBuf>| path.as_ref().and_then(|path| std::path::absolute(path).ok());
+    Options { certificate: absolute(&tls.certificate), key: absolute(&tls.key), ca: absolute(&tls.ca) }
 }
 
 fn take_state_directory(path: &Path) -> Result<(PathBuf, Flock<File>), AgentError> {
@@ -168,11 +215,12 @@ fn take_state_directory(path: &Path) -> Result<(PathBuf, Flock<File>), AgentErro
 async fn run(
     host: Arc<Host>,
     coordinator: Vec<TcpAddress>,
+    config: Option<Arc<ClientConfig>>,
     metrics: Option<TcpAddress>,
 ) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?;
-    let link = Link::new(host.clone(), coordinator);
+    let link = Link::new(host.clone(), coordinator, config);
     let measuring = async {
         match metrics {
             Some(address) => match metrics::serve(host.clone(), address.clone()).await {

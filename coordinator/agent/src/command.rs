@@ -105,6 +105,13 @@ async fn carry_out(host: &Arc<Host>, command: &Command) -> Result<Outcome, Comma
             vmm_api::set_peers(&partition.socket, peers).await?;
             Ok(Outcome::Done)
         }
+        Action::Share { generation, target, speed_ppm } => {
+            let partition = host.partition(&key).ok_or(CommandError::Absent)?;
+            let share =
+                serde_json::json!({"generation": generation, "target": target, "speed_ppm": speed_ppm});
+            vmm_api::give_share(&partition.socket, share).await?;
+            Ok(Outcome::Done)
+        }
         Action::Kill => {
             if let Some(partition) = host.partition(&key) {
                 partition.kill_and_wait().await;
@@ -206,9 +213,13 @@ async fn prepare_receive(host: &Arc<Host>, key: Key, report: Option<&Path>) -> R
             let directory = make_directory(host, &key)?;
             let socket = directory.join(format!("rank-{}.sock", key.rank));
             let fabric = format!("unix:{}", directory.join(format!("rank-{}.fabric", key.rank)).display());
-            let listen = format!("tcp:{}:0", host.config.facts.migrate_address);
+            let scheme = if host.config.tls.is_empty() { "tcp" } else { "tls" };
+            let listen = format!("{scheme}:{}:0", host.config.facts.migrate_address);
             let mut arguments: Vec<OsString> =
                 ["receive", "--listen", &listen, "--fabric", &fabric].map(OsString::from).to_vec();
+            if host.config.insecure {
+                arguments.push("--insecure".into());
+            }
             arguments.extend(["--cpus".into(), OsString::from(&host.config.cpus)]);
             arguments.extend(["--api-socket".into(), socket.clone().into_os_string()]);
             if let Some(report) = report {
@@ -235,7 +246,7 @@ async fn migrate(host: &Arc<Host>, key: &Key, to: &str, epoch: u64) -> Result<Ou
     };
     // Whatever happens, that epoch is the destination's.
     host.state().epochs.observe(&key.application, key.rank, epoch)?;
-    let outcome = match vmm_api::migrate(&partition.socket, to, epoch).await {
+    let outcome = match vmm_api::migrate(&partition.socket, to, epoch, host.config.insecure).await {
         Migrated::Moved(report) => {
             let mut known = partition.known();
             if known.end.is_none() {
@@ -311,7 +322,7 @@ fn launch(
     base: Option<u64>,
 ) -> Result<Arc<Partition>, CommandError> {
     let mut command = tokio::process::Command::new(&host.config.vmm);
-    command.args(arguments);
+    command.args(arguments).envs(host.config.tls.variables());
     let child = match child::spawn(command) {
         Ok(child) => child,
         Err(source) => {

@@ -22,6 +22,10 @@ pub(crate) struct Config {
     /// As on the command line, for `vmm --cpus`.
     pub cpus: String,
     pub vmm: PathBuf,
+    /// Who its partitions' processes are to each other; with it, migrations are over TLS.
+    pub tls: partita_tls::Options,
+    /// Plain connections to other machines are allowed.
+    pub insecure: bool,
     /// Names this run of the agent.
     pub session: u64,
 }

@@ -1,13 +1,16 @@
-//! One HTTP request over a Unix socket or TCP, with bounds on time and size; the only file of the agent that connects.
+//! One HTTP request over a Unix socket, TCP or TLS, with bounds on time and size; the only file of the agent that connects.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use partita_tls::{explain_cause, streams};
+use rustls::ClientConfig;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -21,6 +24,8 @@ pub(crate) enum Target {
     Unix(PathBuf),
     /// A coordinator.
     Tcp(String, u16),
+    /// A coordinator that shows a certificate and wants to see one.
+    Tls(String, u16, Arc<ClientConfig>),
 }
 
 /// A request that got no answer.
@@ -28,6 +33,8 @@ pub(crate) enum Target {
 pub(crate) enum HttpError {
     #[error("it cannot be reached")]
     Connect(#[source] std::io::Error),
+    #[error("no TLS with it")]
+    Secure(#[source] std::io::Error),
     #[error("the connection broke")]
     Exchange(#[source] hyper::Error),
     #[error("the answer is not usable")]
@@ -54,6 +61,19 @@ pub(crate) async fn request(
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(HttpError::Connect)?;
                 stream.set_nodelay(true).map_err(HttpError::Connect)?;
                 exchange(stream, method, path, body).await
+            }
+            Target::Tls(host, port, config) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(HttpError::Connect)?;
+                stream.set_nodelay(true).map_err(HttpError::Connect)?;
+                let stream = streams::connect(config.clone(), host, stream, timeout)
+                    .await
+                    .map_err(HttpError::Secure)?;
+                // What the coordinator thinks of our certificate comes with the first answer.
+                let answer = exchange(stream, method, path, body).await;
+                answer.map_err(|error| match explain_cause(&error) {
+                    Some(text) => HttpError::Secure(std::io::Error::other(text)),
+                    None => error,
+                })
             }
         }
     };

@@ -8,6 +8,7 @@ use control::{
     Answer, ClusterId, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode,
 };
 use hyper::{Method, StatusCode};
+use rustls::ClientConfig;
 use thiserror::Error;
 
 use crate::command;
@@ -47,14 +48,20 @@ enum LinkError {
 pub(crate) struct Link {
     host: Arc<Host>,
     addresses: Vec<TcpAddress>,
+    /// For those with TLS.
+    config: Option<Arc<ClientConfig>>,
     /// Number of failures so far: which address is asked next.
     turn: AtomicUsize,
 }
 
 impl Link {
-    /// `addresses` of leader and standby; there is at least one.
-    pub(crate) fn new(host: Arc<Host>, addresses: Vec<TcpAddress>) -> Self {
-        Self { host, addresses, turn: AtomicUsize::new(0) }
+    /// `addresses` of leader and standby; there is at least one, and a `config` if one of them has TLS.
+    pub(crate) fn new(
+        host: Arc<Host>,
+        addresses: Vec<TcpAddress>,
+        config: Option<Arc<ClientConfig>>,
+    ) -> Self {
+        Self { host, addresses, config, turn: AtomicUsize::new(0) }
     }
 
     fn address(&self, turn: usize) -> &TcpAddress {
@@ -179,7 +186,11 @@ impl Link {
         timeout: Duration,
     ) -> Result<Vec<u8>, LinkError> {
         let address = self.address(turn);
-        let target = Target::Tcp(address.host().to_owned(), address.port());
+        let (name, port) = (address.host().to_owned(), address.port());
+        let target = match self.config.as_ref().filter(|_| address.is_tls()) {
+            Some(config) => Target::Tls(name, port, config.clone()),
+            None => Target::Tcp(name, port),
+        };
         let (status, body) = request(&target, Method::POST, path, body, timeout).await?;
         if status == StatusCode::OK {
             return Ok(body);

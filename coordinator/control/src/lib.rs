@@ -40,7 +40,7 @@ pub use query::{
 };
 pub use report::{
     Answer, Counters, End, HostFacts, OutputChunk, PartitionReport, PartitionState, PeerTraffic, Report,
-    Stream, StreamPosition,
+    Stream, StreamPosition, Units,
 };
 pub use selector::{HostSelector, RankSet, Selector, SelectorError};
 pub use specification::{

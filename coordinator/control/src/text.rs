@@ -16,10 +16,10 @@ pub enum TextError {
     #[error("`{0}` is not a list of processors; write one such as 0,2-3")]
     Cpus(String),
     /// Not an address.
-    #[error("`{0}` is not an address; write tcp:HOST:PORT")]
+    #[error("`{0}` is not an address; write tls:HOST:PORT or tcp:HOST:PORT")]
     Address(String),
     /// An address whose protocol is not built in.
-    #[error("`{0}`: only tcp: is supported here so far")]
+    #[error("`{0}`: only tcp: and tls: are supported here")]
     Protocol(String),
 }
 
@@ -54,9 +54,10 @@ pub fn parse_cpus(text: &str) -> Result<Vec<u32>, TextError> {
     Ok(cpus)
 }
 
-/// `tcp:HOST:PORT`.
+/// `tcp:HOST:PORT` or `tls:HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpAddress {
+    tls: bool,
     host: String,
     port: u16,
 }
@@ -70,6 +71,21 @@ impl TcpAddress {
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Do both sides show certificates, and is everything encrypted?
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Can nobody on a network listen or pretend to be it?
+    pub fn is_protected(&self) -> bool {
+        self.tls || self.is_loopback()
+    }
+
+    /// The same with another port.
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { port, ..self.clone() }
     }
 
     /// Does it stay on this machine? Names other than `localhost` are taken to leave it.
@@ -87,9 +103,10 @@ impl FromStr for TcpAddress {
     type Err = TextError;
     fn from_str(text: &str) -> Result<Self, TextError> {
         let error = || TextError::Address(text.to_owned());
-        let rest = match text.split_once(':').ok_or_else(error)? {
-            ("tcp", rest) => rest,
-            ("tls" | "ofi" | "unix", _) => return Err(TextError::Protocol(text.to_owned())),
+        let (tls, rest) = match text.split_once(':').ok_or_else(error)? {
+            ("tcp", rest) => (false, rest),
+            ("tls", rest) => (true, rest),
+            ("ofi" | "unix", _) => return Err(TextError::Protocol(text.to_owned())),
             _ => return Err(error()),
         };
         let (host, port) = rest.rsplit_once(':').ok_or_else(error)?;
@@ -97,16 +114,17 @@ impl FromStr for TcpAddress {
         if host.is_empty() {
             return Err(error());
         }
-        Ok(Self { host: host.to_owned(), port: port.parse().map_err(|_| error())? })
+        Ok(Self { tls, host: host.to_owned(), port: port.parse().map_err(|_| error())? })
     }
 }
 
 impl fmt::Display for TcpAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "tls" } else { "tcp" };
         if self.host.contains(':') {
-            write!(formatter, "tcp:[{}]:{}", self.host, self.port)
+            write!(formatter, "{scheme}:[{}]:{}", self.host, self.port)
         } else {
-            write!(formatter, "tcp:{}:{}", self.host, self.port)
+            write!(formatter, "{scheme}:{}:{}", self.host, self.port)
         }
     }
 }
@@ -130,6 +148,9 @@ mod tests {
         );
         assert!("tcp:0.0.0.0:7".parse::<TcpAddress>().is_ok_and(|address| !address.is_loopback()));
         assert!("127.0.0.1:7".parse::<TcpAddress>().is_err());
-        assert!(matches!("tls:h:7".parse::<TcpAddress>(), Err(TextError::Protocol(_))));
+        assert!(matches!("ofi:h:7".parse::<TcpAddress>(), Err(TextError::Protocol(_))));
+        let secure: Result<TcpAddress, _> = "tls:head:7".parse();
+        assert!(secure.is_ok_and(|address| address.is_protected() && address.to_string() == "tls:head:7"));
+        assert!("tcp:head:7".parse::<TcpAddress>().is_ok_and(|address| !address.is_protected()));
     }
 }

@@ -68,7 +68,7 @@ impl Client {
             PolicyCommand::Check { file } => return check(&file, self.json),
             PolicyCommand::Set { file } => {
                 let policy = policy::read_policy(&file)?;
-                call(&self.addresses, Method::PUT, "/v1/policy", encode(&policy)).await?
+                call(&self.target, Method::PUT, "/v1/policy", encode(&policy)).await?
             }
             PolicyCommand::Show => self.get("/v1/policy").await?,
         };
@@ -79,7 +79,7 @@ impl Client {
     pub(super) async fn order_host(&self, host: HostName, action: HostAction) -> Result<(), CliError> {
         let order = HostOrder { host, action };
         let view: Option<HostView> =
-            call(&self.addresses, Method::POST, "/v1/hosts/order", encode(&order)).await?;
+            call(&self.target, Method::POST, "/v1/hosts/order", encode(&order)).await?;
         self.show(&view, |view| render::hosts(view.as_slice()))
     }
 

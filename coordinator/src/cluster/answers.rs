@@ -211,7 +211,11 @@ impl Cluster {
         let snapshot = self.snapshot(now_ms, None);
         let index = snapshot.applications.iter().position(|it| it.id == *id);
         let explanation = index.and_then(|index| planner::explain_application(&snapshot, index));
-        explanation.ok_or_else(|| ClusterError::NotLive(id.clone()))
+        let mut explanation = explanation.ok_or_else(|| ClusterError::NotLive(id.clone()))?;
+        if let Some(units) = self.units_text(id) {
+            explanation.explanation = format!("{}; {units}", explanation.explanation);
+        }
+        Ok(explanation)
     }
 
     fn queued_explanation(&self, id: &ApplicationId, reason: &str) -> ApplicationExplanation {

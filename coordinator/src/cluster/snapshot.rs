@@ -196,6 +196,7 @@ impl Cluster {
             () => None,
         };
         let load = self.model.load(id, rank);
+        let rest_s = self.units_rest_s(now_ms, id, application).max(unwelcome_s(report));
         let cost = calibration.cost(self.prediction(id, rank, calibration));
         PlanPartition {
             application: 0,
@@ -209,7 +210,7 @@ impl Cluster {
             block: None,
             fixed,
             // What it does has changed: the rest after its last move was for another load.
-            cooling_s: if load.changed { 0.0 } else { self.cooling_s(now_ms, owner) },
+            cooling_s: rest_s.max(if load.changed { 0.0 } else { self.cooling_s(now_ms, owner) }),
             copy_s: cost.total_s,
             blackout_s: cost.blackout_ms / 1000.0,
         }
@@ -280,6 +281,16 @@ impl Cluster {
     }
 }
 
+/// Seconds for which the program says that a move does not suit it.
+fn unwelcome_s(report: Option<&control::PartitionReport>) -> f64 {
+    let counters = report.and_then(|it| it.counters.as_ref());
+    let units = counters.and_then(|counters| Some((counters.elapsed_ns, counters.units?.not_before_ns)));
+    // A program cannot forbid moves for good.
+    units.map_or(0.0, |(now_ns, until_ns)| until_ns.saturating_sub(now_ns) as f64 / 1e9).min(UNWELCOME_S_MAX)
+}
+
+/// Longest time for which a program can put off a move that is not mandatory, in seconds.
+const UNWELCOME_S_MAX: f64 = 600.0;
 /// Share by which a load has to have changed for a plan that was made with it to be given up.
 const LOAD_CHANGE: f64 = 0.5;
 /// But a change by so little, in busy processors, never matters.

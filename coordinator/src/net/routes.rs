@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use control::{
     Answer, ApplicationExplanation, ApplicationId, ApplicationView, Commands, CommandsRequest,
     EXPOSITION_TYPE, ErrorBody, EventView, EventsAnswer, HostName, HostView, IdError, MESSAGE_BYTES_MAX,
@@ -23,6 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as describe;
 
 use super::server::{Server, now_ms};
+use crate::access::Caller;
 use crate::cluster::ClusterError;
 use crate::openapi;
 use crate::series::Selection;
@@ -96,13 +97,28 @@ fn read_id(id: &str) -> Result<ApplicationId, Box<Response>> {
     id.parse().map_err(|error: IdError| Box::new(bad(StatusCode::BAD_REQUEST, &error)))
 }
 
+/// An agent's certificate has another name than the host that it speaks for.
+fn not_this_host(host: &HostName) -> Response {
+    let error = format!(
+        "the agent's certificate is not for a host called {host}: make one with that name, or correct --name"
+    );
+    json(StatusCode::FORBIDDEN, &ErrorBody { error })
+}
+
 /// An agent says everything it knows.
 #[utoipa::path(post, path = "/v1/agent/report", tag = "agent", request_body = Report, responses((status = 200, description = "Done", body = Answer), (status = 400, description = "Not understood", body = ErrorBody), (status = 409, description = "Refused now", body = ErrorBody)))]
-async fn take_report(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Response {
+async fn take_report(
+    Shared(server): Shared<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
     let report: Report = match read(&body) {
         Ok(report) => report,
         Err(response) => return *response,
     };
+    if !caller.may_speak_for(report.host.as_str()) {
+        return not_this_host(&report.host);
+    }
     let answer = server.act(|cluster, now| cluster.report(now, &report));
     if answer.is_ok() {
         server.remember(&report);
@@ -118,11 +134,18 @@ async fn take_report(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Respon
 
 /// An agent asks for commands; answered when there are some, or after five seconds with none.
 #[utoipa::path(post, path = "/v1/agent/commands", tag = "agent", request_body = CommandsRequest, responses((status = 200, description = "Done", body = Commands), (status = 400, description = "Not understood", body = ErrorBody), (status = 409, description = "Refused now", body = ErrorBody)))]
-async fn give_commands(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Response {
+async fn give_commands(
+    Shared(server): Shared<Arc<Server>>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
     let request: CommandsRequest = match read(&body) {
         Ok(request) => request,
         Err(response) => return *response,
     };
+    if !caller.may_speak_for(request.host.as_str()) {
+        return not_this_host(&request.host);
+    }
     let found = server
         .wait_for(COMMANDS_WAIT, |server| {
             let found = server.core().cluster.commands(&request);

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test program uses its own part of it")]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,10 @@ pub struct Cluster {
     directory: TempDir,
     /// One for each coordinator.
     ports: Vec<u16>,
+    scheme: &'static str,
     options: Vec<String>,
+    /// What the clients of this cluster say about who asks.
+    user: Vec<String>,
     coordinators: Vec<Option<Child>>,
     agents: BTreeMap<String, Child>,
     etcd: Option<Etcd>,
@@ -100,6 +104,20 @@ impl Cluster {
         Self::make(options, 1)?.with_agents(agents)
     }
 
+    /// The same over TLS, with a user who has certificates or a token.
+    pub fn secured(options: &[&str], user: &[String], agents: &[&str]) -> Result<Self> {
+        let mut cluster = Self::make(options, 1)?;
+        (cluster.scheme, cluster.user) = ("tls", user.to_vec());
+        cluster.with_agents(agents)
+    }
+
+    /// The same without TLS, but with a user who has a token.
+    pub fn guarded(options: &[&str], user: &[String]) -> Result<Self> {
+        let mut cluster = Self::make(options, 1)?;
+        cluster.user = user.to_vec();
+        cluster.with_agents(&[])
+    }
+
     /// Two coordinators, the first of which leads, with their journal in an etcd of their own, and agents.
     pub fn start_two(options: &[&str], agents: &[&str]) -> Result<Self> {
         let mut cluster = Self::make(options, 2)?;
@@ -114,6 +132,8 @@ impl Cluster {
         Ok(Self {
             directory: TempDir::new()?,
             ports: (0..coordinators).map(|_| free_port()).collect::<Result<_>>()?,
+            scheme: "tcp",
+            user: Vec::new(),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             coordinators: (0..coordinators).map(|_| None).collect(),
             agents: BTreeMap::new(),
@@ -147,8 +167,9 @@ impl Cluster {
     }
 
     /// Addresses of all coordinators.
-    fn address(&self) -> String {
-        let all: Vec<String> = self.ports.iter().map(|port| format!("tcp:127.0.0.1:{port}")).collect();
+    pub fn address(&self) -> String {
+        let all: Vec<String> =
+            self.ports.iter().map(|port| format!("{}:127.0.0.1:{port}", self.scheme)).collect();
         all.join(",")
     }
 
@@ -161,7 +182,7 @@ impl Cluster {
     /// Starts a coordinator; does not wait.
     pub fn launch(&mut self, which: usize) -> Result {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
-        command.args(["serve", "--listen", &format!("tcp:127.0.0.1:{}", self.ports[which])]);
+        command.args(["serve", "--listen", &format!("{}:127.0.0.1:{}", self.scheme, self.ports[which])]);
         match &self.etcd {
             Some(etcd) => {
                 command.args(["--standby", "--lease-s=3", "--store", &format!("etcd:{}", etcd.url())])
@@ -258,7 +279,7 @@ impl Cluster {
     /// A client command to be run.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
-        command.args(["--coordinator", &self.address()]).args(arguments);
+        command.args(["--coordinator", &self.address()]).args(&self.user).args(arguments);
         command
     }
 
@@ -428,6 +449,25 @@ pub fn get(port: u16, path: &str, header: &str, enough: impl Fn(&str) -> bool) -
             return Ok(text.into_owned());
         }
     }
+}
+
+/// What an agent says first, on standard error.
+pub fn first_line_of_agent(address: &str, name: &str, who: &[String], directory: &Path) -> Result<String> {
+    let mut child = Command::new(example("test_agent"))
+        .args(["--name", name, "--coordinator", address, "--cpus=0", "--memory=4G"])
+        .args(["--migrate-address=127.0.0.1", "--vmm"])
+        .arg(example("fake_vmm"))
+        .arg("--state-dir")
+        .arg(directory.join("another"))
+        .args(who)
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    let read = BufReader::new(child.stderr.take().ok_or("no stderr")?).read_line(&mut line);
+    child.kill()?;
+    child.wait()?;
+    read?;
+    Ok(line)
 }
 
 /// Checks what `submit --wait` printed: every line of every rank once and in order.
