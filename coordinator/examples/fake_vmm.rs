@@ -168,7 +168,8 @@ fn peers(it: &Partition) -> Vec<Value> {
     ranks
         .map(|rank| {
             json!({"rank": rank, "bytes_sent": 100 * it.line, "bytes_received": 0, "messages_sent": it.line,
-                "messages_received": 0, "round_trip_ns": 12_000})
+                "messages_received": 0, "wait_ns": 0, "shared": false,
+                "round_trip": {"median_ns": 12_000, "p99_ns": 20_000, "samples": 4}})
         })
         .collect()
 }

@@ -1,5 +1,7 @@
 //! The command line: `serve`, and the client's commands.
 
+mod administration;
+mod error;
 mod monitor;
 
 use std::collections::BTreeMap;
@@ -11,26 +13,26 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use control::{
-    ApplicationExplanation, ApplicationId, ApplicationView, ClusterId, EventsAnswer, HostName, HostView,
-    MigrateOrder, MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream,
-    Submitted, TcpAddress, TrafficView, encode,
+    ApplicationId, ApplicationView, ClusterId, EventsAnswer, HostAction, HostName, HostView, MigrateOrder,
+    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream, Submitted,
+    TcpAddress, TrafficView, encode,
 };
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 
-use crate::certificates::{self, CertificatesError};
-use crate::checker::{self, Finding};
+use crate::certificates;
+use crate::checker;
 use crate::client::{ClientError, Target, call, chain};
 use crate::cluster::Settings;
-use crate::lbaf::{self, LbafError};
-use crate::net::{Entrance, Place, ServeError, openapi, serve};
-use crate::policy::{self, PolicyError};
+use crate::lbaf;
+use crate::net::{Entrance, Place, openapi, serve};
+use crate::policy;
 use crate::store::StoreAddress;
 use crate::store::etcd::Options;
 use crate::top::{self, Overview};
 use crate::{planner, render};
+use error::CliError;
 
 /// How long a waiting client bears a coordinator that is away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,9 +71,20 @@ struct Arguments {
 enum Command {
     /// Run the coordinator.
     Serve(Serve),
+    /// Read, set or show the administrator's policy.
+    #[command(subcommand)]
+    Policy(administration::PolicyCommand),
+    /// Make a self-contained image of an application.
+    Pack {
+        /// Its manifest.
+        manifest: PathBuf,
+        /// The image, a new directory.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Run an application.
     Submit {
-        /// Its manifest.
+        /// Its manifest, or the directory of its image.
         manifest: PathBuf,
         /// Pass its output through and end with its exit status.
         #[arg(long)]
@@ -83,6 +96,31 @@ enum Command {
     Hosts,
     /// List partitions.
     Partitions,
+    /// Let a host keep what it has, but take nothing.
+    Cordon {
+        /// The host.
+        host: HostName,
+    },
+    /// Undo that, or a drain.
+    Uncordon {
+        /// The host.
+        host: HostName,
+    },
+    /// Let everything leave a host.
+    Drain {
+        /// The host.
+        host: HostName,
+    },
+    /// Let a standby or empty host take partitions.
+    Activate {
+        /// The host.
+        host: HostName,
+    },
+    /// Put an empty host in reserve, or end the lease of one.
+    Release {
+        /// The host.
+        host: HostName,
+    },
     /// Show what was measured over time, of a host or of an application's partitions.
     Series(monitor::Series),
     /// Show who sends how much to whom in an application.
@@ -92,6 +130,9 @@ enum Command {
     },
     /// List what happened.
     Events {
+        /// How well durations and blackouts of moves were predicted, instead.
+        #[arg(long, conflicts_with = "follow")]
+        calibration: bool,
         /// Go on listing.
         #[arg(long)]
         follow: bool,
@@ -115,9 +156,9 @@ enum Command {
     },
     /// Show what the planner would do now, or plan a problem from files.
     Plan(Plan),
-    /// Show a move and the reasons for it, or why an application runs where it does.
+    /// Show a move and the reasons for it, why an application runs where it does, or why a host is what it is.
     Explain {
-        /// Number of the move, as in the events, or the application.
+        /// Number of the move, as in the events, or the application, or the host.
         what: Explained,
     },
     /// Watch hosts, moves and partitions on the terminal; q quits.
@@ -146,7 +187,7 @@ enum Command {
 #[derive(Clone, Debug)]
 enum Explained {
     Move(MoveId),
-    Application(ApplicationId),
+    Named(String),
 }
 
 impl std::str::FromStr for Explained {
@@ -154,7 +195,7 @@ impl std::str::FromStr for Explained {
     fn from_str(text: &str) -> Result<Self, control::IdError> {
         match text.parse() {
             Ok(id) => Ok(Explained::Move(id)),
-            Err(_) => Ok(Explained::Application(text.parse()?)),
+            Err(_) => Ok(Explained::Named(text.parse::<ApplicationId>()?.as_str().to_owned())),
         }
     }
 }
@@ -164,6 +205,15 @@ struct Plan {
     /// With loads, gates and candidates.
     #[arg(long)]
     explain: bool,
+    /// Make the plans of a journal again (of a coordinator that is stopped, or a copy). Needs no coordinator.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "from_lbaf"])]
+    from_journal: Option<PathBuf>,
+    /// Under this policy instead of that of then.
+    #[arg(long, value_name = "FILE", requires = "from_journal")]
+    policy: Option<PathBuf>,
+    /// Act on nothing; a plan that is only shown never does.
+    #[arg(long)]
+    dry_run: bool,
     /// Plan a problem of LBAF: a directory of files NAME.RANK.json or NAME.RANK.json.br. Needs no coordinator.
     #[arg(long, value_name = "DIR", conflicts_with = "explain")]
     from_lbaf: Option<PathBuf>,
@@ -210,6 +260,9 @@ struct Serve {
     /// What all keys in etcd begin with; one per cluster.
     #[arg(long, requires = "store", default_value = "partita", value_name = "NAME")]
     etcd_prefix: ClusterId,
+    /// The administrator's policy, TOML; without, the one set last holds.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// Plan when the busiest host is above the mean by this share.
     #[arg(long, default_value_t = planner::Settings::default().imbalance)]
     imbalance_threshold: f64,
@@ -242,41 +295,6 @@ struct Serve {
     count_steal: bool,
 }
 
-/// A command that failed.
-#[derive(Debug, Error)]
-enum CliError {
-    #[error(
-        "{0}: plain TCP to other machines is not protected; write tls:, or add --insecure if the network is"
-    )]
-    Insecure(TcpAddress),
-    #[error(
-        "--store: plain HTTP to etcd on other machines is not protected; add --insecure if the network is"
-    )]
-    InsecureStore,
-    #[error("--standby needs a store that several coordinators share; add --store etcd:URL")]
-    Standby,
-    #[error("--{0} must be a number that is not negative")]
-    Number(&'static str),
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error(transparent)]
-    Lbaf(#[from] LbafError),
-    #[error("the plan is refused, please report this: {0}")]
-    Checked(#[source] Finding),
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error(transparent)]
-    Certificates(#[from] CertificatesError),
-    #[error("the output cannot be written")]
-    Output(#[source] std::io::Error),
-    #[error("top")]
-    Terminal(#[source] std::io::Error),
-    #[error("the runtime cannot be started")]
-    Runtime(#[source] std::io::Error),
-}
-
 /// Runs one command.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -293,19 +311,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("coordinator: {}", chain(&error));
-            let wrong_use = matches!(
-                error,
-                CliError::Insecure(_)
-                    | CliError::InsecureStore
-                    | CliError::Standby
-                    | CliError::Number(_)
-                    | CliError::Policy(_)
-                    | CliError::Lbaf(_)
-                    | CliError::Certificates(_)
-                    | CliError::Serve(ServeError::Identity(_) | ServeError::Tokens(_))
-                    | CliError::Client(ClientError::Identity(_) | ClientError::Token { .. })
-            );
-            ExitCode::from(if wrong_use { 2 } else { 1 })
+            ExitCode::from(if error.is_wrong_use() { 2 } else { 1 })
         }
     }
 }
@@ -317,14 +323,27 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
     };
     if let Command::Serve(options) = &arguments.command {
         protected(&options.listen)?;
+        let policy = options.policy.as_deref().map(policy::read_policy).transpose()?;
         let entrance = Entrance::new(options.listen.clone(), &arguments.tls, options.tokens.as_deref())?;
-        serve(&entrance, place(options, arguments.insecure)?, settings(options)?)?;
+        serve(&entrance, place(options, arguments.insecure)?, settings(options)?, policy)?;
         return Ok(0);
+    }
+    match &arguments.command {
+        Command::Policy(administration::PolicyCommand::Check { file }) => {
+            return administration::check(file, arguments.json).map(|()| 0);
+        }
+        Command::Pack { manifest, out } => {
+            return administration::pack(manifest, out, arguments.json).map(|()| 0);
+        }
+        _ => {}
     }
     if let Command::Plan(options) = &arguments.command
         && let Some(directory) = &options.from_lbaf
     {
         return plan_lbaf(directory, options, arguments.json);
+    }
+    if let Command::Plan(Plan { from_journal: Some(journal), policy, .. }) = &arguments.command {
+        return administration::replay(journal, policy.as_deref(), arguments.json).map(|()| 0);
     }
     if let Command::Openapi = &arguments.command {
         print(std::io::stdout(), openapi().as_bytes())?;
@@ -433,7 +452,17 @@ impl Client {
     async fn run(&self, command: Command) -> Result<u8, CliError> {
         match command {
             // Handled before there is a client.
-            Command::Serve(_) | Command::Openapi | Command::Certificates(_) | Command::Token(_) => {}
+            Command::Serve(_)
+            | Command::Pack { .. }
+            | Command::Openapi
+            | Command::Certificates(_)
+            | Command::Token(_) => {}
+            Command::Policy(command) => self.policy(command).await?,
+            Command::Cordon { host } => self.order_host(host, HostAction::Cordon).await?,
+            Command::Uncordon { host } => self.order_host(host, HostAction::Uncordon).await?,
+            Command::Drain { host } => self.order_host(host, HostAction::Drain).await?,
+            Command::Activate { host } => self.order_host(host, HostAction::Activate).await?,
+            Command::Release { host } => self.order_host(host, HostAction::Release).await?,
             Command::Submit { manifest, wait } => return self.submit(&manifest, wait).await,
             Command::Apps => {
                 let views: Vec<ApplicationView> = self.get("/v1/applications").await?;
@@ -455,7 +484,8 @@ impl Client {
                 let view: TrafficView = self.get(&format!("/v1/applications/{application}/traffic")).await?;
                 self.show(&view, render::traffic)?;
             }
-            Command::Events { follow } => self.events(follow).await?,
+            Command::Events { calibration: true, .. } => self.calibration().await?,
+            Command::Events { follow, .. } => self.events(follow).await?,
             Command::Logs { application, rank } => self.logs(&application, rank).await?,
             Command::Migrate { application, rank, host } => {
                 return self.migrate(MigrateOrder { application, rank, to: host }).await;
@@ -469,11 +499,7 @@ impl Client {
                 let view: PlanView = self.get("/v1/plan").await?;
                 self.show(&view, if explain { render::explained_plan } else { render::plan })?;
             }
-            Command::Explain { what: Explained::Application(id) } => {
-                let view: ApplicationExplanation =
-                    self.get(&format!("/v1/applications/{id}/explanation")).await?;
-                self.show(&view, render::application)?;
-            }
+            Command::Explain { what: Explained::Named(name) } => self.explain_named(&name).await?,
             Command::Explain { what: Explained::Move(id) } => {
                 let view: MoveView = self.get(&format!("/v1/moves/{id}")).await?;
                 self.show(&view, render::one_move)?;
@@ -556,7 +582,7 @@ impl Client {
     }
 
     async fn submit(&self, manifest: &Path, wait: bool) -> Result<u8, CliError> {
-        let specification = policy::read(manifest)?;
+        let specification = administration::specification(manifest)?;
         let waiter = format!("w{}", std::process::id());
         let path =
             if wait { format!("/v1/applications?waiter={waiter}") } else { "/v1/applications".to_owned() };

@@ -273,6 +273,7 @@ mod tests {
                 epoch: 4,
                 reason: "asked by a user".into(),
                 explanation: None,
+                predicted: None,
             },
         };
         let encoded = control::encode(&entry);

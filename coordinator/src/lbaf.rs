@@ -350,6 +350,7 @@ impl Builder {
             rules: Vec::new(),
             sustained_s: 0.0,
             suffered_s: 0.0,
+            policy: 0,
             settings: Settings { beta_s_per_byte: self.model.beta, ..Settings::exact() },
         };
         (snapshot, self.origins, self.ignored)

@@ -13,12 +13,14 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod calibration;
 mod certificates;
 pub mod checker;
 mod cli;
 mod client;
 pub mod cluster;
 pub mod executor;
+pub mod history;
 pub mod journal;
 pub mod lbaf;
 pub mod metrics;
@@ -29,6 +31,7 @@ pub mod output;
 pub mod placement;
 pub mod planner;
 pub mod policy;
+pub mod pool;
 pub mod reconcile;
 pub mod record;
 mod render;

@@ -14,6 +14,8 @@ const PLAN_BOUNDS: [f64; 8] = [0.0001, 0.001, 0.005, 0.02, 0.1, 0.5, 1.5, 5.0];
 const BLACKOUT_BOUNDS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
 /// Bounds of durations of moves, in seconds.
 const MOVE_BOUNDS: [f64; 8] = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
+/// Bounds of predicted / measured.
+const RATIO_BOUNDS: [f64; 9] = [0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0];
 
 /// How one round of planning went.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -234,6 +236,13 @@ fn moves(sheet: &mut Sheet, moves: &[MoveView]) {
     sheet.histogram("move_blackout_seconds", "Blackout of moves, at the source", &BLACKOUT_BOUNDS, blackouts);
     let totals = moves.iter().filter_map(|it| it.total_s);
     sheet.histogram("move_seconds", "Duration of moves, at the source", &MOVE_BOUNDS, totals);
+    let ratio = |it: &MoveView| Some(it.predicted.as_ref()?.total_s / it.total_s.filter(|it| *it > 0.0)?);
+    let help = "Predicted duration of moves / measured";
+    sheet.histogram("move_prediction_ratio", help, &RATIO_BOUNDS, moves.iter().filter_map(ratio));
+    let ratio =
+        |it: &MoveView| Some(it.predicted.as_ref()?.blackout_ms / it.blackout_ms.filter(|it| *it > 0.0)?);
+    let help = "Predicted blackout of moves / measured";
+    sheet.histogram("move_blackout_prediction_ratio", help, &RATIO_BOUNDS, moves.iter().filter_map(ratio));
 }
 
 #[cfg(test)]
@@ -244,7 +253,32 @@ mod tests {
 
     /// Names of all metrics, with samples or not.
     fn exported() -> Result<std::collections::BTreeSet<String>> {
-        let text = sheet(&Kept::default(), &Observed::default()).text()?;
+        // A metric with labels is there with its first sample.
+        let host = serde_json::json!({"name": "a", "state": "active", "cpus": [0], "memory_bytes": 1,
+            "memory_used_bytes": 0, "partitions": 1, "load": 0.5, "utilisation": 0.5, "silent_s": null, "labels": []});
+        let view = serde_json::json!({"application": "x-1", "rank": 0, "host": "a", "epoch": 1, "state": "running",
+            "pid": 1, "exit_status": null, "load": 0.5, "steal": 0.0, "progress": 1, "resident_kib": 1,
+            "dirty_pages_per_s": null, "moves": 1, "last_blackout_ms": null});
+        let moved = serde_json::json!({"id": 1, "application": "x-1", "rank": 0, "from": "b", "to": "a", "epoch": 2,
+            "reason": "", "state": "done", "failure": null, "time_ms": 1, "blackout_ms": 2.0, "total_s": 0.5,
+            "measured": null, "explanation": null, "predicted": {"total_s": 1.0, "blackout_ms": 1.0}});
+        let observed = Observed {
+            hosts: vec![serde_json::from_value(host)?],
+            partitions: vec![Measured {
+                view: serde_json::from_value(view)?,
+                counters: Some(Counters::default()),
+            }],
+            moves: vec![serde_json::from_value(moved)?],
+            ..Observed::default()
+        };
+        let mut kept = Kept::default();
+        kept.planned(Planned { rejections: vec!["imbalance".into()], ..Planned::default() }, Duration::ZERO);
+        let text = sheet(&kept, &observed).text()?;
+        for line in
+            ["partita_move_prediction_ratio_sum 2.0", "partita_move_blackout_prediction_ratio_sum 0.5"]
+        {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
         let typed = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         let mut names = std::collections::BTreeSet::new();
         for line in typed {

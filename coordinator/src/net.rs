@@ -1,5 +1,6 @@
 //! The server: HTTP/1.1 + JSON for agents and users. Here is how it starts; below, what it owns, its sockets and its routes.
 
+mod administration;
 mod doors;
 mod routes;
 mod server;
@@ -8,13 +9,13 @@ mod sockets;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use control::{ClusterId, IdError, TcpAddress};
+use control::{ClusterId, IdError, Policy, TcpAddress};
 use partita_tls::{IdentityError, Options as Files, Wanted};
 use rustls::ServerConfig;
 use thiserror::Error;
 
 use crate::access::{Access, TokensError};
-use crate::cluster::{Cluster, Settings};
+use crate::cluster::{Cluster, ClusterError, Settings};
 use crate::journal::{Journal, JournalError};
 use crate::store::embedded::Embedded;
 use crate::store::etcd::{EtcdError, Options};
@@ -53,6 +54,9 @@ pub enum ServeError {
     /// Never happens: the name is made here.
     #[error("no name for the cluster")]
     Name(#[from] IdError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] ClusterError),
     /// The runtime or the server failed.
     #[error("the server failed")]
     Server(#[source] std::io::Error),
@@ -102,20 +106,27 @@ pub enum Place {
 }
 
 /// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready, and one more when it leads.
-pub fn serve(entrance: &Entrance, place: Place, settings: Settings) -> Result<(), ServeError> {
+///
+/// `policy`: to be set at the start, if it is not the one that holds.
+pub fn serve(
+    entrance: &Entrance,
+    place: Place,
+    settings: Settings,
+    policy: Option<Policy>,
+) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Server)?;
     runtime.block_on(async {
         match place {
             Place::File(path) => {
-                let server = open(Box::new(Embedded::open(&path)?), settings)?;
+                let server = open(Box::new(Embedded::open(&path)?), settings, policy)?;
                 let socket = sockets::listen(entrance)?;
                 sockets::run(server, socket, entrance).await
             }
             Place::Etcd(options) => {
                 let socket = sockets::listen(entrance)?;
                 let Some(store) = sockets::stand_by(&socket, entrance, options).await? else { return Ok(()) };
-                let server = open(Box::new(store), settings)?;
+                let server = open(Box::new(store), settings, policy)?;
                 println!("coordinator: leading");
                 sockets::run(server, socket, entrance).await
             }
@@ -123,11 +134,17 @@ pub fn serve(entrance: &Entrance, place: Place, settings: Settings) -> Result<()
     })
 }
 
-fn open(store: Box<dyn Store>, settings: Settings) -> Result<Arc<Server>, ServeError> {
+fn open(
+    store: Box<dyn Store>,
+    settings: Settings,
+    policy: Option<Policy>,
+) -> Result<Arc<Server>, ServeError> {
     let name = random_cluster()?;
     let (journal, entries) = Journal::open_in(store, &name, now_ms())?;
     let cluster = Cluster::resume(settings, name, &entries, now_ms());
-    Ok(Arc::new(Server::new(cluster, journal)))
+    let server = Server::new(cluster, journal);
+    server.act(|cluster, now| policy.map_or(Ok(0), |policy| cluster.set_policy(now, policy)))?;
+    Ok(Arc::new(server))
 }
 
 fn random_cluster() -> Result<ClusterId, ServeError> {

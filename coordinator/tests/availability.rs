@@ -56,7 +56,7 @@ fn applications_go_on_while_etcd_is_started_again() -> Result {
     for (pause_s, host) in [(0, "b"), (5, "a")] {
         cluster.restart_etcd(Duration::from_secs(pause_s))?;
         cluster.wait("a leader", 40, |it| Ok(it.leader()?.is_some()))?;
-        cluster.wait("all run", 20, |it| is_running(it))?;
+        cluster.wait("all run", 20, is_running)?;
         cluster.wait("a move", 30, |it| migrate(it, &id, host).map(|()| true))?;
     }
     let lost = cluster.kinds()?.contains(&"host-lost".to_owned());

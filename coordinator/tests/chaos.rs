@@ -68,11 +68,14 @@ impl Chaos {
 
     /// One move, and something that is killed at some time during it.
     fn step(&mut self) -> Result {
-        if self.hit.contains(&self.id) {
+        self.cluster.wait("a leader", 40, |it| Ok(it.leader()?.is_some()))?;
+        if self.cluster.app(&self.id)?["exit_status"].is_number() {
             self.submit()?;
         }
         let rank = self.random.below(RANKS);
-        let to = HOSTS[usize::try_from(self.random.below(3))?];
+        let from = self.host_of(rank)?;
+        let others: Vec<&str> = HOSTS.into_iter().filter(|host| *host != from).collect();
+        let to = others[usize::try_from(self.random.below(others.len() as u64))?];
         let mut order = self.cluster.command(&["migrate", &self.id, &rank.to_string(), to]);
         let mut order =
             order.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
@@ -108,7 +111,23 @@ impl Chaos {
             let over = app["exit_status"].is_number();
             Ok(!open(&app["other_moves"]) && (over && hit || app["state"] == "running"))
         })?;
-        self.compare(hit)
+        self.compare()
+    }
+
+    fn host_of(&self, rank: u64) -> Result<String> {
+        let partitions = self.cluster.json(&["partitions"])?;
+        let all = partitions.as_array().ok_or("no list")?;
+        let found = all.iter().find(|it| it["application"] == self.id.as_str() && it["rank"] == rank);
+        Ok(found.and_then(|it| it["host"].as_str()).unwrap_or_default().to_owned())
+    }
+
+    /// Moves so far, of all applications.
+    fn moves(&self) -> Result<usize> {
+        self.cluster.wait("a leader", 40, |it| Ok(it.leader()?.is_some()))?;
+        let apps = self.cluster.json(&["apps"])?;
+        let count = |app: &serde_json::Value, key: &str| app[key].as_array().map_or(0, Vec::len);
+        let all = apps.as_array().ok_or("no list")?.iter();
+        Ok(all.map(|app| count(app, "moves") + count(app, "other_moves")).sum())
     }
 
     fn kill_coordinator(&mut self, what: &'static str, which: Option<usize>) -> Result {
@@ -119,7 +138,7 @@ impl Chaos {
     }
 
     /// What the coordinator says is what runs.
-    fn compare(&self, hit: bool) -> Result {
+    fn compare(&self) -> Result {
         self.cluster.wait("state equals what runs", 40, |it| {
             let partitions = it.json(&["partitions"])?;
             let mut known = BTreeSet::new();
@@ -129,8 +148,8 @@ impl Chaos {
                 }
             }
             let there = it.vmms()?.len();
-            let enough = hit || known.len() == usize::try_from(RANKS)?;
-            if known.len() == there && enough {
+            // Every partition of what is not over runs, and nothing else does.
+            if known.len() == there && partitions.as_array().is_some_and(|all| all.len() == there) {
                 Ok(true)
             } else {
                 Err(format!("{known:?}, {there} processes").into())
@@ -200,17 +219,20 @@ impl Chaos {
     }
 }
 
-fn run(seed: u64, moves: u64) -> Result {
+fn run(seed: u64, moves: usize) -> Result {
     let mut chaos = Chaos::start(seed)?;
-    for step in 0..moves {
-        chaos
-            .step()
-            .map_err(|error| format!("seed {seed}, step {step}, kills {:?}: {error}", chaos.kills))?;
+    // Some orders do not become moves: what takes them may be killed before it has decided.
+    for step in 0..4 * moves {
+        let name = |error| format!("seed {seed}, step {step}: {error}");
+        chaos.step().map_err(name)?;
+        if chaos.moves().map_err(name)? >= moves {
+            return chaos.finish();
+        }
     }
-    chaos.finish()
+    Err(format!("seed {seed}: fewer than {moves} moves").into())
 }
 
-fn number(name: &str, default: u64) -> u64 {
+fn number<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 

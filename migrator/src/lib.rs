@@ -25,6 +25,7 @@ pub mod clock;
 pub mod codec;
 pub mod control;
 pub mod destination;
+pub mod dirty;
 pub mod ownership;
 pub mod pace;
 pub mod partition;

@@ -22,6 +22,28 @@ pub struct Region {
     pub bytes: u64,
 }
 
+/// The part of the time that a vCPU may run, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Share(u16);
+
+impl Share {
+    /// It runs whenever it wants to.
+    pub const FULL: Self = Self(1000);
+    /// The least: a program that stands still does not come to its next phase.
+    pub const LEAST: Self = Self(50);
+
+    /// `part` (1 is all), between [`LEAST`](Self::LEAST) and [`FULL`](Self::FULL).
+    pub fn of(part: f64) -> Self {
+        // The cast takes what is no number as 0, which is clamped as well.
+        Self((part * 1000.0) as u16).clamp(Self::LEAST, Self::FULL)
+    }
+
+    /// From 0 to 1.
+    pub fn part(self) -> f64 {
+        f64::from(self.0) / 1000.0
+    }
+}
+
 /// What the destination has to know to build the machine before the first page arrives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
@@ -56,6 +78,10 @@ pub trait SourceMachine: Sync {
     fn clear_dirty(&self, index: usize, first_page: u64, bitmap: &[u64]) -> Result<(), MachineError>;
     /// Copies `buffer.len()` bytes (a multiple of [`PAGE_SIZE`]) from `first_page` on into `buffer`.
     fn read_pages(&self, index: usize, first_page: u64, buffer: &mut [u8]) -> Result<(), MachineError>;
+    /// Has the vCPU run only `share` of every few milliseconds from now on; [`Share::FULL`] undoes it at once.
+    fn throttle(&self, share: Share) -> Result<(), MachineError> {
+        if share == Share::FULL { Ok(()) } else { Err("this machine cannot be slowed down".into()) }
+    }
     /// Stops the vCPU and the fabric; when it returns, nothing writes the partition's memory. After an error the
     /// partition still runs.
     fn pause(&self) -> Result<(), MachineError>;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::partition::PAGE_SIZE;
+use crate::dirty::DirtyModel;
+use crate::partition::{PAGE_SIZE, Share};
 
 /// A residual of so many pages or fewer is not worth another round.
 pub const TINY_PAGES: u64 = 16;
@@ -19,6 +20,10 @@ pub const ROUNDS_MAX: u32 = 30;
 pub const GAIN_PART_MIN: f64 = 0.20;
 /// … or by this many seconds.
 pub const GAIN_S_MIN: f64 = 0.0005;
+/// Part of the sendable pages that a throttled program may make dirty.
+pub const THROTTLED_PART: f64 = 0.5;
+/// A forecast ends after so many rounds.
+pub const FORECAST_ROUNDS_MAX: u32 = 10_000;
 /// What saving, sending and restoring the state is assumed to take, besides what is measured.
 pub const STATE_COST: Duration = Duration::from_millis(1);
 /// Assumed until a round was long enough to measure: 1 Gbit/s.
@@ -33,8 +38,21 @@ pub struct Limits {
     pub downtime: Duration,
     /// When waiting for convergence ends.
     pub timeout: Duration,
-    /// Switch over at the time-out instead of giving up.
-    pub force: bool,
+    /// What to do then.
+    pub on_timeout: OnTimeout,
+}
+
+/// What to do when the residual is still too large for the downtime limit at the time-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTimeout {
+    /// Give up; the partition goes on at the source.
+    #[default]
+    Abort,
+    /// Switch over with the downtime it takes.
+    Force,
+    /// Slow the program down until it converges; give up after the same time once more.
+    Throttle,
 }
 
 /// What is known after a round.
@@ -44,8 +62,10 @@ pub struct Observation {
     pub rounds: u32,
     /// Pages dirty now.
     pub residual_pages: u64,
-    /// Rate at which the last round's pages became dirty.
-    pub dirty_pages_per_s: f64,
+    /// How pages become dirty, at the share of the time that the partition runs now.
+    pub dirty: DirtyModel,
+    /// That share.
+    pub share: Share,
     /// Bytes per second of memory that go out.
     pub bytes_per_s: f64,
     /// Time of the blackout that does not depend on the residual: see [`fixed_cost`].
@@ -77,6 +97,36 @@ pub enum GoOn {
     Falling,
     /// The predicted blackout is above the limit and does not fall; the program may change.
     AboveLimit,
+    /// The time-out is over, and the program is slowed down to this share.
+    Throttled(Share),
+}
+
+/// What was decided after a round, for reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Next {
+    /// Another round: the predicted blackout falls.
+    Falling,
+    /// Another round: it is above the limit and the program may change.
+    AboveLimit,
+    /// Another round with the program slowed down.
+    Throttled,
+    /// The switch-over.
+    SwitchOver,
+    /// The end, without a move.
+    GiveUp,
+}
+
+impl From<Decision> for Next {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Continue(GoOn::Falling) => Self::Falling,
+            Decision::Continue(GoOn::AboveLimit) => Self::AboveLimit,
+            Decision::Continue(GoOn::Throttled(_)) => Self::Throttled,
+            Decision::Stop(_) => Self::SwitchOver,
+            Decision::Abort => Self::GiveUp,
+        }
+    }
 }
 
 /// What to do after a round, with the predicted blackout it rests on.
@@ -109,10 +159,13 @@ pub fn decide(limits: &Limits, seen: &Observation) -> Decision {
         return Decision::Stop(StopReason::Tiny);
     }
     if seen.elapsed >= limits.timeout {
-        return match (within_limit, limits.force) {
-            (true, _) => Decision::Stop(StopReason::Converged),
-            (false, true) => Decision::Stop(StopReason::Forced),
-            (false, false) => Decision::Abort,
+        return match limits.on_timeout {
+            _ if within_limit => Decision::Stop(StopReason::Converged),
+            OnTimeout::Force => Decision::Stop(StopReason::Forced),
+            OnTimeout::Throttle if seen.elapsed < 2 * limits.timeout => {
+                Decision::Continue(GoOn::Throttled(throttle(seen)))
+            }
+            OnTimeout::Abort | OnTimeout::Throttle => Decision::Abort,
         };
     }
     if within_limit && seen.rounds >= ROUNDS_MAX {
@@ -135,8 +188,38 @@ pub fn predicted_blackout(seen: &Observation) -> Duration {
 
 /// Pages that will be dirty after one more round: those written while the residual is sent.
 pub fn residual_after_next_round(seen: &Observation) -> f64 {
-    seen.dirty_pages_per_s
-        * (seen.round_overhead.as_secs_f64() + seconds_to_send(seen, seen.residual_pages as f64))
+    seen.dirty.after(seen.round_overhead.as_secs_f64() + seconds_to_send(seen, seen.residual_pages as f64))
+}
+
+/// The share that brings the dirty rate down to [`THROTTLED_PART`] of what can be sent: the more the program exceeds that, the
+/// less it runs. A share is never raised again before the end; it would only delay it.
+pub fn throttle(seen: &Observation) -> Share {
+    let sendable_pages_per_s = seen.bytes_per_s / PAGE_SIZE as f64;
+    let factor = THROTTLED_PART * sendable_pages_per_s / seen.dirty.pages_per_s.max(1.0);
+    Share::of(seen.share.part() * factor).min(seen.share)
+}
+
+/// The time from the beginning to the end of the blackout, if the program goes on like this and the rules decide as they do.
+pub fn forecast(limits: &Limits, seen: &Observation) -> Duration {
+    let mut at = *seen;
+    for _ in 0..FORECAST_ROUNDS_MAX {
+        match decide(limits, &at) {
+            Decision::Continue(go_on) => {
+                let pages = at.residual_pages as f64;
+                let seconds = at.round_overhead.as_secs_f64() + seconds_to_send(&at, pages);
+                if let GoOn::Throttled(share) = go_on {
+                    at.dirty = at.dirty.slowed(share.part() / at.share.part());
+                    at.share = share;
+                }
+                at.residual_pages = at.dirty.after(seconds) as u64;
+                at.elapsed =
+                    at.elapsed.saturating_add(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+                at.rounds += 1;
+            }
+            Decision::Stop(_) | Decision::Abort => break,
+        }
+    }
+    at.elapsed.saturating_add(predicted_blackout(&at))
 }
 
 /// Seconds of blackout with `pages` left to send.
@@ -182,14 +265,18 @@ pub fn chunk_pages(round_pages: u64, streams: u8) -> u64 {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { downtime: Duration::from_millis(300), timeout: Duration::from_secs(60), force: false };
+    const LIMITS: Limits = Limits {
+        downtime: Duration::from_millis(300),
+        timeout: Duration::from_secs(60),
+        on_timeout: OnTimeout::Abort,
+    };
 
     fn seen(residual_pages: u64, dirty_pages_per_s: f64) -> Observation {
         Observation {
             rounds: 3,
             residual_pages,
-            dirty_pages_per_s,
+            dirty: DirtyModel::linear(dirty_pages_per_s),
+            share: Share::FULL,
             bytes_per_s: 1e9,
             fixed: Duration::from_millis(2),
             round_overhead: Duration::from_millis(1),
@@ -218,9 +305,38 @@ mod tests {
         assert_eq!(decide(&LIMITS, &hopeless), Decision::Continue(GoOn::AboveLimit));
         let late = Observation { elapsed: Duration::from_secs(60), ..hopeless };
         assert_eq!(decide(&LIMITS, &late), Decision::Abort);
-        assert_eq!(decide(&Limits { force: true, ..LIMITS }, &late), Decision::Stop(StopReason::Forced));
+        assert_eq!(
+            decide(&Limits { on_timeout: OnTimeout::Force, ..LIMITS }, &late),
+            Decision::Stop(StopReason::Forced)
+        );
         let late_but_fine = Observation { elapsed: Duration::from_secs(60), ..seen(10_000, 1000.0) };
         assert_eq!(decide(&LIMITS, &late_but_fine), Decision::Stop(StopReason::Converged));
+    }
+
+    #[test]
+    fn a_program_that_dirties_faster_than_the_link_is_slowed_until_it_converges_or_given_up() {
+        let limits = Limits { on_timeout: OnTimeout::Throttle, ..LIMITS };
+        // Four times what 1 GB/s carries.
+        let hopeless = Observation { elapsed: Duration::from_secs(60), ..seen(1_000_000, 976_562.0) };
+        let Decision::Continue(GoOn::Throttled(share)) = decide(&limits, &hopeless) else { panic!() };
+        assert!((share.part() - 0.125).abs() < 0.01, "{share:?}");
+        let slowed = Observation { dirty: hopeless.dirty.slowed(share.part()), share, ..hopeless };
+        assert!(residual_after_next_round(&slowed) < 0.6 * slowed.residual_pages as f64);
+        assert!(forecast(&limits, &hopeless) < Duration::from_secs(75), "{:?}", forecast(&limits, &hopeless));
+        let late = Observation { elapsed: Duration::from_secs(120), ..hopeless };
+        assert_eq!(decide(&limits, &late), Decision::Abort);
+        let endless = Observation { dirty: DirtyModel::linear(1e12), ..hopeless };
+        assert_eq!(throttle(&endless), Share::LEAST);
+    }
+
+    #[test]
+    fn a_working_set_that_is_written_through_is_not_waited_for() {
+        // 65,536 pages of which all are written in every round: a line would promise a blackout that falls or grows for ever.
+        let dirty = DirtyModel { pages_per_s: 2e6, working_set_pages: 65_536.0 };
+        let saturated = Observation { dirty, ..seen(65_000, 0.0) };
+        assert_eq!(decide(&LIMITS, &saturated), Decision::Stop(StopReason::Converged));
+        let total = forecast(&LIMITS, &saturated).as_secs_f64();
+        assert!((total - (1.0 + 0.002 + 65_000.0 * 4096.0 / 1e9)).abs() < 1e-6, "{total}");
     }
 
     #[test]
@@ -241,18 +357,30 @@ mod tests {
             let observation = Observation {
                 rounds: random(40) as u32 + 1,
                 residual_pages: random(1 << magnitude),
-                dirty_pages_per_s: random(1 << 20) as f64,
+                dirty: DirtyModel {
+                    pages_per_s: random(1 << 20) as f64,
+                    working_set_pages: random(1 << 20) as f64,
+                },
+                share: Share::of(random(1000) as f64 / 1000.0),
                 bytes_per_s: random(1 << 34) as f64,
                 fixed: Duration::from_micros(random(400_000)),
                 round_overhead: Duration::from_micros(random(50_000)),
                 elapsed: Duration::from_millis(random(120_000)),
             };
-            let limits = Limits { force: random(2) == 1, ..LIMITS };
+            let on_timeout = [OnTimeout::Abort, OnTimeout::Force, OnTimeout::Throttle][random(3) as usize];
+            let limits = Limits { on_timeout, ..LIMITS };
+            assert!(forecast(&limits, &observation) >= observation.elapsed);
             let above = predicted_blackout(&observation) > limits.downtime + Duration::from_nanos(2);
             match decide(&limits, &observation) {
-                Decision::Stop(StopReason::Forced) => assert!(limits.force),
+                Decision::Stop(StopReason::Forced) => assert_eq!(on_timeout, OnTimeout::Force),
                 Decision::Stop(_) => assert!(!above, "{observation:?}"),
-                Decision::Abort => assert!(!limits.force && observation.elapsed >= limits.timeout),
+                Decision::Abort => {
+                    assert!(on_timeout != OnTimeout::Force && observation.elapsed >= limits.timeout);
+                }
+                Decision::Continue(GoOn::Throttled(share)) => {
+                    assert!(on_timeout == OnTimeout::Throttle && observation.elapsed >= limits.timeout);
+                    assert!(share <= observation.share && share >= Share::LEAST);
+                }
                 Decision::Continue(GoOn::AboveLimit) => assert!(observation.elapsed < limits.timeout),
                 Decision::Continue(GoOn::Falling) => assert!(observation.elapsed < limits.timeout),
             }

@@ -6,22 +6,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::codec::{Codec, Compression};
-use crate::policy::StopReason;
+use crate::partition::{PAGE_SIZE, Share};
+use crate::policy::{Next, OnTimeout, StopReason};
 use crate::transport::{Address, Security, Timeouts};
 use crate::wire::STREAMS_MAX;
-
-/// What to do when the residual is still too large for the downtime limit at the time-out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnTimeout {
-    /// Give up; the partition goes on at the source.
-    #[default]
-    Abort,
-    /// Switch over with the downtime it takes.
-    Force,
-    /// Slow the program down until it converges. Not yet supported: such a request is refused.
-    Throttle,
-}
 
 /// Body of `POST /v1/migrate`; everything but `to` is optional.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,9 +80,6 @@ pub enum RequestError {
     /// A time-out of zero or beyond a week.
     #[error("timeout_s is {0}: use 1 to {TIMEOUT_S_MAX}")]
     Timeout(u64),
-    /// Throttling is not there yet.
-    #[error("on_timeout \"throttle\" is not supported yet: use \"abort\" or \"force\"")]
-    Throttle,
 }
 
 /// Longest `timeout_s`: a week.
@@ -135,9 +120,6 @@ impl MigrateRequest {
         if !(1..=TIMEOUT_S_MAX).contains(&self.timeout_s) {
             return Err(RequestError::Timeout(self.timeout_s));
         }
-        if self.on_timeout == OnTimeout::Throttle {
-            return Err(RequestError::Throttle);
-        }
         Ok(Request {
             to: self.to.clone(),
             security: Security { insecure: self.insecure, identity: None },
@@ -147,7 +129,7 @@ impl MigrateRequest {
             bandwidth_bytes_per_s: self.bandwidth_bytes_per_s,
             downtime_limit: Duration::from_millis(self.downtime_limit_ms),
             timeout: Duration::from_secs(self.timeout_s),
-            force: self.on_timeout == OnTimeout::Force,
+            on_timeout: self.on_timeout,
             timeouts: Timeouts::default(),
         })
     }
@@ -172,8 +154,8 @@ pub struct Request {
     pub downtime_limit: Duration,
     /// When to stop trying to converge.
     pub timeout: Duration,
-    /// Switch over at the time-out instead of giving up.
-    pub force: bool,
+    /// What to do at the time-out.
+    pub on_timeout: OnTimeout,
     /// How long to wait for the other side, step by step.
     pub timeouts: Timeouts,
 }
@@ -197,9 +179,45 @@ pub struct RoundReport {
     pub seconds: f64,
     /// Pages dirty when the round was over; 0 after the blackout round.
     pub dirty_pages_after: u64,
+    /// The part of the time that the partition might run in this round; less than all is a brown-out. Absent: all.
+    #[serde(default)]
+    pub share: Option<Share>,
+    /// What was decided after it; absent after the blackout round.
+    #[serde(default)]
+    pub next: Option<Next>,
+    /// The blackout if the switch-over had come then, milliseconds.
+    #[serde(default)]
+    pub predicted_blackout_ms: Option<f64>,
+}
+
+/// What was predicted, and what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Made after round 0.
+    pub predicted_total_s: f64,
+    /// From the request to RUNNING.
+    pub actual_total_s: f64,
+    /// Made when the switch-over was decided.
+    pub predicted_blackout_ms: f64,
+    /// From asking for the pause to RUNNING.
+    pub actual_blackout_ms: f64,
+}
+
+/// The partition ran slower before the blackout.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Brownout {
+    /// The smallest part of the time that it might run, in thousandths.
+    pub least_share: Share,
+    /// For how long it ran less than it wanted to, seconds.
+    pub seconds: f64,
 }
 
 impl RoundReport {
+    /// Bytes of memory that the round carried: more than went over the wire if they were packed, without pages of zeros.
+    pub fn memory_bytes(&self) -> u64 {
+        (self.pages - self.zero_pages.min(self.pages)) * PAGE_SIZE as u64
+    }
+
     /// Pages dirtied per second while the round ran.
     pub fn dirty_pages_per_s(&self) -> f64 {
         if self.seconds > 0.0 { self.dirty_pages_after as f64 / self.seconds } else { 0.0 }
@@ -241,6 +259,12 @@ pub struct MigrateReport {
     /// Where the blackout went.
     #[serde(default)]
     pub breakdown: Breakdown,
+    /// What was predicted; null for a partition that did not move.
+    #[serde(default)]
+    pub prediction: Option<Prediction>,
+    /// By throttling; null when there was none.
+    #[serde(default)]
+    pub brownout: Option<Brownout>,
 }
 
 /// An error with its sources in one line, for the other side, the API and terminals. A source that ends what was said
@@ -280,7 +304,6 @@ mod tests {
             (MigrateRequest { streams: 17, ..good.clone() }, RequestError::Streams(17)),
             (MigrateRequest { timeout_s: 0, ..good.clone() }, RequestError::Timeout(0)),
             (MigrateRequest { bandwidth_bytes_per_s: Some(0), ..good.clone() }, RequestError::Bandwidth),
-            (MigrateRequest { on_timeout: OnTimeout::Throttle, ..good.clone() }, RequestError::Throttle),
             (MigrateRequest { epoch: Some(3), ..good }, RequestError::Epoch { requested: 3, current: 3 }),
         ];
         for (request, error) in cases {

@@ -1,5 +1,6 @@
 //! The side a partition leaves: drives the phases, and resumes the partition whenever the commit point was not reached.
 
+mod brake;
 mod packing;
 mod pool;
 mod stream;
@@ -14,13 +15,15 @@ use crate::bitmap;
 use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock::{self, milliseconds};
 use crate::control;
+use crate::dirty::DirtyModel;
 use crate::ownership::{Source as Ownership, SourceEvent};
-use crate::partition::{Description, MachineError, PAGE_SIZE, SourceMachine};
-use crate::policy::{self, Decision, StopReason};
-use crate::report::{MigrateReport, Request, RoundReport, one_line};
+use crate::partition::{Description, MachineError, PAGE_SIZE, Share, SourceMachine};
+use crate::policy::{self, Decision, GoOn, OnTimeout, StopReason};
+use crate::report::{MigrateReport, Prediction, Request, RoundReport, one_line};
 use crate::transport::{self, Connection, TransportError};
 use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, VERSION_MINOR, WireError};
 
+use brake::Brake;
 use packing::Packing;
 use pool::Pool;
 use stream::{PageStream, Round, Shared};
@@ -212,6 +215,8 @@ pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control
         annotation: Vec::new(),
         tracking: false,
         ownership: Ownership::Runs,
+        brake: Brake::default(),
+        prediction: Prediction::default(),
         paused_at: None,
         report: MigrateReport { epoch: request.epoch, ..MigrateReport::default() },
     };
@@ -220,10 +225,15 @@ pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control
         Err(error) if attempt.ownership.owns() => Err(attempt.roll_back(error)),
         other => other,
     };
-    let Attempt { mut report, annotation, started, ownership, .. } = attempt;
+    let Attempt { mut report, annotation, started, ownership, brake, prediction, .. } = attempt;
     report.total_s = started.elapsed().as_secs_f64();
+    report.brownout = brake.brownout();
     match result {
-        Ok(()) => Outcome::Moved { report, annotation },
+        Ok(()) => {
+            let (actual_total_s, actual_blackout_ms) = (report.total_s, report.blackout_ms);
+            report.prediction = Some(Prediction { actual_total_s, actual_blackout_ms, ..prediction });
+            Outcome::Moved { report, annotation }
+        }
         Err(error) if ownership.owns() => Outcome::Failed { error, report },
         Err(error) => Outcome::InDoubt { error, report, annotation },
     }
@@ -241,6 +251,8 @@ struct Attempt<'a> {
     annotation: Vec<u8>,
     tracking: bool,
     ownership: Ownership,
+    brake: Brake,
+    prediction: Prediction,
     paused_at: Option<Instant>,
     report: MigrateReport,
 }
@@ -398,9 +410,22 @@ impl Attempt<'_> {
             bitmaps = self.harvest(description)?;
             let harvest = harvest_start.elapsed();
             round.dirty_pages_after = bitmaps.iter().map(|bitmap| bitmap::count(bitmap)).sum();
-            self.finish_round(round);
+            round.share = self.brake.share();
             let observation = self.observe(number + 1, round, harvest, round_trip);
-            match policy::decide(&self.limits(), &observation) {
+            let decision = policy::decide(&self.limits(), &observation);
+            let predicted_blackout_ms = milliseconds(policy::predicted_blackout(&observation));
+            round.next = Some(decision.into());
+            round.predicted_blackout_ms = Some(predicted_blackout_ms);
+            self.finish_round(round);
+            if number == 0 {
+                self.prediction.predicted_total_s =
+                    policy::forecast(&self.limits(), &observation).as_secs_f64();
+            }
+            self.prediction.predicted_blackout_ms = predicted_blackout_ms;
+            match decision {
+                Decision::Continue(GoOn::Throttled(share)) => {
+                    self.brake.set(self.machine, share).map_err(machine_failed("slow it down"))?;
+                }
                 Decision::Continue(_) => {}
                 Decision::Stop(reason) => {
                     self.report.stop_reason = Some(reason);
@@ -420,8 +445,8 @@ impl Attempt<'_> {
     }
 
     fn limits(&self) -> policy::Limits {
-        let Request { downtime_limit, timeout, force, .. } = *self.request;
-        policy::Limits { downtime: downtime_limit, timeout, force }
+        let Request { downtime_limit, timeout, on_timeout, .. } = *self.request;
+        policy::Limits { downtime: downtime_limit, timeout, on_timeout }
     }
 
     fn observe(
@@ -431,13 +456,16 @@ impl Attempt<'_> {
         harvest: Duration,
         round_trip: Duration,
     ) -> policy::Observation {
+        // Windows of another share are not comparable.
+        let alike = self.report.rounds.iter().filter(|round| round.share == last.share).chain([&last]);
+        let windows: Vec<_> = alike.map(|round| (round.seconds, round.dirty_pages_after as f64)).collect();
+        let rounds_so_far = self.report.rounds.iter().chain([&last]);
         policy::Observation {
             rounds,
             residual_pages: last.dirty_pages_after,
-            dirty_pages_per_s: last.dirty_pages_per_s(),
-            bytes_per_s: policy::bandwidth(
-                self.report.rounds.iter().map(|round| (round.bytes, round.seconds)),
-            ),
+            dirty: DirtyModel::fit(&windows),
+            share: self.brake.share().unwrap_or(Share::FULL),
+            bytes_per_s: policy::bandwidth(rounds_so_far.map(|round| (round.memory_bytes(), round.seconds))),
             fixed: policy::fixed_cost(harvest, round_trip),
             round_overhead: harvest + round_trip,
             elapsed: self.started.elapsed(),
@@ -474,10 +502,15 @@ impl Attempt<'_> {
             if self.control.is_cancelled() {
                 return Err(SourceError::Cancelled);
             }
-            if let Some(round) = number.filter(|_| !self.request.force)
-                && self.started.elapsed() >= self.request.timeout
+            let limit = match self.request.on_timeout {
+                OnTimeout::Abort => Some(self.request.timeout),
+                OnTimeout::Throttle => Some(2 * self.request.timeout),
+                OnTimeout::Force => None,
+            };
+            if let (Some(round), Some(limit)) = (number, limit)
+                && self.started.elapsed() >= limit
             {
-                return Err(SourceError::TimedOut { round, timeout_s: self.request.timeout.as_secs() });
+                return Err(SourceError::TimedOut { round, timeout_s: limit.as_secs() });
             }
             if self.spoken.elapsed() >= self.request.timeouts.keep_alive {
                 self.send(&Frame::KeepAlive, "keeping it alive")?;
@@ -493,6 +526,8 @@ impl Attempt<'_> {
         shared: &Shared,
         description: &Description,
     ) -> Result<(), SourceError> {
+        // A partition that sleeps under the brake cannot be paused at once; what it writes meanwhile is found by the harvest.
+        self.brake.release(self.machine).map_err(machine_failed("let it run"))?;
         let pause_start = clock::now();
         self.machine.pause().map_err(machine_failed("pause"))?;
         self.paused_at = Some(pause_start);
@@ -622,6 +657,9 @@ impl Attempt<'_> {
         let error = self.explain(error);
         if let Some(channel) = self.channel.take() {
             channel.close_with(&Frame::Abort { reason: one_line(&error) });
+        }
+        if let Err(failure) = self.brake.release(self.machine) {
+            tracing::warn!(%failure, "the partition cannot be let run at full speed after a failed migration");
         }
         if self.tracking
             && let Err(failure) = self.machine.stop_tracking()

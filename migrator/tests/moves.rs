@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use migrator::codec::Compression;
 use migrator::destination::{self, DestinationError};
-use migrator::policy::StopReason;
+use migrator::policy::{OnTimeout, StopReason};
 use migrator::source::{self, Phase, SourceError};
 use support::{Setup, TestDestination, TestSource, assert_goes_on_and_migrates_again, assert_moved};
 
@@ -275,13 +275,47 @@ fn what_does_not_converge_is_aborted_or_forced_as_asked() {
         let force: fn(&mut migrator::report::Request) = |request| {
             request.downtime_limit = Duration::ZERO;
             request.timeout = Duration::from_millis(500);
-            request.force = true;
+            request.on_timeout = OnTimeout::Force;
         };
         let attempt = Setup { change: force, ..Setup::new(1) }.run(&source);
         stop.store(true, SeqCst);
         assert_moved(&attempt, &source);
         let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
         assert_eq!(report.stop_reason, Some(StopReason::Forced));
+    });
+}
+
+#[test]
+fn a_program_that_outruns_the_cap_is_throttled_moves_and_is_let_go() {
+    let stop = AtomicBool::new(false);
+    let source = TestSource::new();
+    thread::scope(|scope| {
+        scope.spawn(|| source.scribble(&stop, 16, 11));
+        let throttle: fn(&mut migrator::report::Request) = |request| {
+            request.bandwidth_bytes_per_s = Some(2 << 20);
+            request.compression = Compression::None;
+            request.downtime_limit = Duration::from_millis(150);
+            request.timeout = Duration::from_secs(2);
+            request.on_timeout = OnTimeout::Throttle;
+        };
+        let attempt = Setup { change: throttle, ..Setup::new(1) }.run(&source);
+        stop.store(true, SeqCst);
+        assert_eq!(*source.share.lock().unwrap(), migrator::partition::Share::FULL);
+        match &attempt.source {
+            source::Outcome::Moved { report, .. } => {
+                assert_moved(&attempt, &source);
+                let Some(brownout) = report.brownout else { panic!("{report:?}") };
+                assert!(brownout.least_share.part() < 1.0 && brownout.seconds > 0.0, "{brownout:?}");
+                let prediction = report.prediction.unwrap();
+                assert_eq!(prediction.actual_blackout_ms, report.blackout_ms);
+                assert!(prediction.predicted_total_s > 0.0 && prediction.predicted_blackout_ms <= 150.0);
+            }
+            // A loaded machine may be too slow even so.
+            source::Outcome::Failed { report, .. } => {
+                assert!(report.brownout.is_some() && source.is_running())
+            }
+            other => panic!("{other:?}"),
+        }
     });
 }
 
@@ -295,7 +329,7 @@ fn many_short_rounds_do_not_look_like_silence() {
         let change: fn(&mut migrator::report::Request) = |request| {
             request.downtime_limit = Duration::ZERO;
             request.timeout = 2 * support::short_timeouts().silence;
-            request.force = true;
+            request.on_timeout = OnTimeout::Force;
         };
         let timeouts = support::short_timeouts();
         let attempt = Setup { change, timeouts, ..Setup::new(1) }.run(&source);

@@ -19,21 +19,22 @@ static uint64_t load_now_ns(void)
     return observe_clock_ns(CLOCK_MONOTONIC);
 }
 
-static void load_beat(uint64_t pages_written)
+static int load_beat(uint64_t pages_written)
 {
     if (ranks > 1) {
         /* One beat is under way at a time: beats that queue for a slow observer would fill the gap of a move. */
         int answered;
         MPI_Test(&answer, &answered, MPI_STATUS_IGNORE);
         if (!answered)
-            return;
+            return 0;
         MPI_Irecv(NULL, 0, MPI_BYTE, 1, 0, MPI_COMM_WORLD, &answer);
         MPI_Send(&pages_written, 1, MPI_UINT64_T, 1, 0, MPI_COMM_WORLD);
-        return;
+        return 1;
     }
     uint8_t byte = load_byte(pages_written);
     if (write(1, &byte, 1) != 1)
         exit(1);
+    return 1;
 }
 
 static void observe_for_ever(void)

@@ -19,9 +19,9 @@ struct load {
     uint64_t beat_ns;
 };
 
-/* What differs from one machine to the other. */
+/* What differs from one machine to the other. A beat that cannot go out now (0) is tried again at once. */
 static uint64_t load_now_ns(void);
-static void load_beat(uint64_t pages_written);
+static int load_beat(uint64_t pages_written);
 
 static uint64_t load_mix(uint64_t x)
 {
@@ -61,10 +61,8 @@ static void load_run(const struct load *load)
             /* What was missed in a pause is not made up for: it would be a burst that no program has. */
             due = now > due + late_ns ? now : due + interval;
         }
-        if (now - beat >= load->beat_ns) {
-            load_beat(written);
+        if (now - beat >= load->beat_ns && load_beat(written))
             beat = now;
-        }
     }
 }
 

@@ -63,9 +63,10 @@ static uint64_t load_now_ns(void)
     return passed / tsc_per_ms * 1000000 + passed % tsc_per_ms * 1000000 / tsc_per_ms;
 }
 
-static void load_beat(uint64_t pages_written)
+static int load_beat(uint64_t pages_written)
 {
     out(COM1, load_byte(pages_written));
+    return 1;
 }
 
 /* The number behind `name=`; 0 if it is not there. */

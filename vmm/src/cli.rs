@@ -160,6 +160,12 @@ pub enum Action {
     Migrate(MigrateArgs),
     /// Give a running migration up
     Cancel,
+    /// Change the cap of a running migration
+    Bandwidth {
+        /// Bytes per second over all streams (K, M, G), or none
+        #[arg(value_name = "B", value_parser = parse_cap)]
+        cap: Cap,
+    },
     /// Tell a program that shares out units of work (partita.h) how many its rank should have
     Share {
         /// Number of the sharing-out; the same for all ranks, above every earlier one
@@ -168,12 +174,6 @@ pub enum Action {
         /// Units of this rank
         #[arg(long, value_name = "N")]
         units: u64,
-    },
-    /// Change the cap of a running migration
-    Bandwidth {
-        /// Bytes per second over all streams (K, M, G), or none
-        #[arg(value_name = "B", value_parser = parse_cap)]
-        cap: Cap,
     },
 }
 
@@ -218,8 +218,12 @@ pub enum Compression {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum TimeoutAction {
+    /// The partition goes on here
     Abort,
+    /// Switch over with the blackout it takes
     Force,
+    /// Slow the program down until it converges; after the same time once more, abort
+    Throttle,
 }
 
 /// A bandwidth cap in bytes per second, or none.

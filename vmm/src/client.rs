@@ -21,11 +21,11 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
         Action::Stop => ("POST", "/v1/stop", Value::Null),
         Action::Migrate(migrate) => ("POST", "/v1/migrate", migration(migrate)),
         Action::Cancel => ("POST", "/v1/migrate/cancel", Value::Null),
-        Action::Share { generation, units } => {
-            ("PUT", "/v1/units", json!({ "generation": generation, "target": units }))
-        }
         Action::Bandwidth { cap } => {
             ("POST", "/v1/migrate/bandwidth", json!({ "bandwidth_bytes_per_s": cap.0 }))
+        }
+        Action::Share { generation, units } => {
+            ("PUT", "/v1/units", json!({ "generation": generation, "target": units }))
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -45,6 +45,7 @@ fn migration(arguments: &MigrateArgs) -> Value {
     let on_timeout = match arguments.on_timeout {
         TimeoutAction::Abort => "abort",
         TimeoutAction::Force => "force",
+        TimeoutAction::Throttle => "throttle",
     };
     let absolute = |path: &Option<PathBuf>| path.as_ref().and_then(|path| std::path::absolute(path).ok());
     let tls = partita_tls::Options {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use migrator::partition::{Description, MachineError, PAGE_SIZE, Region, SourceMachine};
+use migrator::partition::{Description, MachineError, PAGE_SIZE, Region, Share, SourceMachine};
 use vmm::partition::Partition;
 
 use crate::hold::hold;
@@ -55,6 +55,10 @@ impl SourceMachine for Source {
     fn read_pages(&self, index: usize, first_page: u64, buffer: &mut [u8]) -> Result<(), MachineError> {
         let address = self.regions[index].0 + first_page * PAGE_SIZE as u64;
         Ok(self.partition.memory().read(address, buffer)?)
+    }
+
+    fn throttle(&self, share: Share) -> Result<(), MachineError> {
+        Ok(self.partition.throttle(share.part())?)
     }
 
     fn pause(&self) -> Result<(), MachineError> {

@@ -13,5 +13,6 @@ pub mod memory;
 pub mod paging;
 pub mod partition;
 pub mod space;
+pub mod throttle;
 pub mod units;
 pub mod vcpu;

@@ -21,6 +21,7 @@ use crate::kvm::{KvmError, Machine};
 use crate::linux::{Files, Linux, ReadOnly};
 use crate::loader::{self, Arguments, Identity, LoadError};
 use crate::memory::{Layout, Memory, MemoryError};
+use crate::throttle::Throttle;
 use crate::units::{self, Share, Units};
 use crate::vcpu::{self, Ending, Engine, EngineState, Vcpu, VcpuError};
 
@@ -138,8 +139,9 @@ pub struct Name {
 
 /// A partition of this process.
 pub struct Partition {
-    // Field order is drop order: the fabric, which interrupts the vCPU, ends before it, the vCPU before the machine, the
+    // Field order is drop order: throttle and fabric, which interrupt the vCPU, end before it, the vCPU before the machine, the
     // machine before its memory.
+    throttle: Mutex<Option<Throttle>>,
     fabric: Mutex<Option<Fabric>>,
     vcpu: Mutex<Option<Vcpu>>,
     machine: Machine,
@@ -267,6 +269,7 @@ impl Partition {
     fn assemble(name: Name, machine: Machine, memory: Arc<Memory>, blueprint: Blueprint) -> Self {
         let words = blueprint.layout.regions().map(|(_, bytes)| vec![0; crate::memory::bitmap_words(bytes)]);
         Self {
+            throttle: Mutex::new(None),
             fabric: Mutex::new(None),
             vcpu: Mutex::new(None),
             machine,
@@ -390,8 +393,23 @@ impl Partition {
 
     /// Stops the vCPU and the fabric; afterwards nothing writes guest memory.
     pub fn pause(&self) -> Result<(), PartitionError> {
+        // A vCPU that is held cannot answer.
+        drop(lock(&self.throttle).take());
         self.with_vcpu(Vcpu::pause)?;
         self.with_fabric(Fabric::freeze)
+    }
+
+    /// Has the vCPU run only `share` (between 0 and 1) of the time from now on, until the next call or the next pause; 1 lets it
+    /// run freely.
+    pub fn throttle(&self, share: f64) -> Result<(), PartitionError> {
+        let mut throttle = lock(&self.throttle);
+        // The earlier one ends first: two would hold the vCPU twice.
+        drop(throttle.take());
+        if share < 1.0 {
+            let interrupter = self.with_vcpu(|vcpu| Ok(vcpu.interrupter()))?;
+            *throttle = Some(Throttle::start(interrupter, share)?);
+        }
+        Ok(())
     }
 
     /// Ends it. `on_end` is called with `ending` unless it has ended before.

@@ -152,6 +152,23 @@ impl Interrupter {
         self.tell(Command::Run(Once(errand)))?;
         answer.await.map_err(|_| VcpuError::Ended)
     }
+
+    /// As [`between_entries`](Self::between_entries), for a thread that may block.
+    ///
+    /// # Errors
+    /// The vCPU has ended.
+    pub fn run_between_entries<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, VcpuError> {
+        let (reply, answer) = channel();
+        let errand: Errand = Arc::new(Mutex::new(Some(Box::new(move || {
+            let _ = reply.send(errand());
+        }))));
+        let _asked = Once(errand.clone());
+        self.tell(Command::Run(Once(errand)))?;
+        answer.recv().map_err(|_| VcpuError::Ended)
+    }
 }
 
 /// Lets a thread sleep until somebody else has something for it.

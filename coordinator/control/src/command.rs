@@ -42,6 +42,10 @@ pub struct Start {
     /// File for the partition's report, if wanted.
     #[schema(value_type = Option<String>)]
     pub report: Option<PathBuf>,
+    /// SHA-256 (hexadecimal) that executable and files must have, by path.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub digests: BTreeMap<PathBuf, String>,
 }
 
 /// What is to be done with the partition (application, rank, epoch) of the command.
@@ -65,6 +69,15 @@ pub enum Action {
     },
     /// Tell it where its peers are now.
     SetPeers(BTreeMap<Rank, Peer>),
+    /// Tell it how many of its program's units of work it should have.
+    Share {
+        /// Number of the sharing-out; the same for all ranks, above every earlier one.
+        generation: u64,
+        /// Units of this rank.
+        target: u64,
+        /// Speed of its host relative to the mean of the application's hosts, in parts per million.
+        speed_ppm: u64,
+    },
     /// End its process at once.
     Kill,
     /// It is in doubt here and provably runs nowhere else: go on.

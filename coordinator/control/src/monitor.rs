@@ -48,7 +48,7 @@ pub struct TrafficPair {
     pub bytes: u64,
     /// Messages since the start.
     pub messages: u64,
-    /// Smallest recent time from a send to its acknowledgement, in nanoseconds; null if the VMM does not measure it.
+    /// Median of the recent times from a frame to its acknowledgement, in nanoseconds; null between partitions of one host.
     pub round_trip_ns: Option<u64>,
 }
 

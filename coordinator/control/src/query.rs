@@ -4,12 +4,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError, require};
-use crate::{ApplicationId, Bytes, Epoch, HostName, MoveId, MoveReport, PartitionState, Rank, Stream};
+use crate::{
+    ApplicationId, Bytes, Epoch, HostName, MoveId, MoveReport, PartitionState, Prediction, Rank, Stream,
+};
 
 /// State of an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApplicationState {
+    /// Waits for room.
+    Queued,
     /// Placed; not every partition runs yet.
     Starting,
     /// Every partition runs or has ended with 0.
@@ -53,6 +57,9 @@ pub struct MoveView {
     pub measured: Option<MoveReport>,
     /// The planner's explanation; null for a move that a user asked for.
     pub explanation: Option<CandidateView>,
+    /// What was predicted.
+    #[serde(default)]
+    pub predicted: Option<Prediction>,
 }
 
 /// An application.
@@ -85,8 +92,14 @@ pub struct ApplicationView {
 pub struct HostView {
     /// Name.
     pub name: HostName,
-    /// `active`, `standby` or `lost`.
+    /// `standby`, `active`, `cordoned`, `draining`, `empty`, `leased`, or `lost`.
     pub state: String,
+    /// The application that has it, if it is leased.
+    #[serde(default)]
+    pub lease: Option<ApplicationId>,
+    /// Why it has its state.
+    #[serde(default)]
+    pub reason: String,
     /// Processors.
     pub cpus: Vec<u32>,
     /// Memory for partitions.
@@ -229,6 +242,9 @@ pub struct CandidateView {
     /// Other destinations, and why not.
     #[serde(default)]
     pub alternatives: Vec<AlternativeView>,
+    /// Version of the administrator's policy under which it was considered; 0 if none was set.
+    #[serde(default)]
+    pub policy: u64,
 }
 
 /// Where the gain of a move comes from, in the unit of the potential.
@@ -274,6 +290,70 @@ pub struct ApplicationExplanation {
     pub candidates: Vec<CandidateView>,
     /// What holds, in a line.
     pub explanation: String,
+    /// Version of the administrator's policy; 0 if none was set.
+    #[serde(default)]
+    pub policy: u64,
+}
+
+/// A plan of the past, made again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReplayedPlan {
+    /// Position in the journal.
+    pub record: u64,
+    /// Unix milliseconds.
+    pub time_ms: u64,
+    /// It was made of the same inputs by the same planner.
+    pub same_inputs: bool,
+    /// Other moves are made, or in another order.
+    pub differs: bool,
+    /// Work of the busiest host then.
+    pub work_max: f64,
+    /// And after the plan that is made now.
+    pub work_max_after: f64,
+    /// What the checker finds wrong with the plan that is made now.
+    pub findings: Vec<String>,
+    /// Moves that were planned.
+    pub did: Vec<String>,
+    /// And why.
+    pub did_explanation: String,
+    /// Moves that are planned now.
+    pub would: Vec<String>,
+    /// And why.
+    pub would_explanation: String,
+}
+
+/// Why a host has its role, and what holds it there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostExplanation {
+    /// The host.
+    pub host: HostName,
+    /// Its role, or `lost`.
+    pub state: String,
+    /// Whose it is.
+    pub lease: Option<ApplicationId>,
+    /// The application that it was leased to first.
+    pub home: Option<ApplicationId>,
+    /// For how long it has its role.
+    pub since_s: f64,
+    /// Why it has it.
+    pub reason: String,
+    /// Why nothing may come, if so.
+    pub closed: Option<String>,
+    /// What could become of it next, and the condition that holds it back.
+    pub decisions: Vec<DecisionView>,
+    /// Version of the administrator's policy; 0 if none was set.
+    pub policy: u64,
+}
+
+/// Something that may be done with a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DecisionView {
+    /// What: `free`, `hand over to heat-2`, …
+    pub what: String,
+    /// The conditions.
+    pub gates: Vec<GateView>,
+    /// `done next`, or the first condition that fails.
+    pub verdict: String,
 }
 
 /// A move to be made.
@@ -313,8 +393,11 @@ pub struct PlanView {
     pub algorithm: String,
     /// Hash of everything the plan depends on: equal inputs give an equal plan.
     pub inputs_hash: String,
-    /// Version of the planner's policy.
+    /// Version of the planner.
     pub policy_version: u32,
+    /// Version of the administrator's policy; 0 if none was set.
+    #[serde(default)]
+    pub policy: u64,
     /// Conditions for planning at all.
     pub gates: Vec<GateView>,
     /// What it would do.

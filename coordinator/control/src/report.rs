@@ -96,9 +96,36 @@ pub struct PeerTraffic {
     /// Messages from it.
     #[serde(default)]
     pub messages_received: u64,
-    /// Smallest recent time from a send to its acknowledgement, in nanoseconds, if the VMM measures it.
+    /// Time waited until something came from it, in nanoseconds.
+    #[serde(default)]
+    pub wait_ns: u64,
+    /// Median of the last times from a send to its acknowledgement, in nanoseconds; nothing between partitions that share memory.
     #[serde(default)]
     pub round_trip_ns: Option<u64>,
+    /// The 99th percentile of them.
+    #[serde(default)]
+    pub round_trip_p99_ns: Option<u64>,
+}
+
+/// What a program says of its units of work (`partita.h`); numbers of a guest, of which nothing is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Units {
+    /// Units of the whole application.
+    pub total: u64,
+    /// First one of this rank.
+    pub first: u64,
+    /// Number of them.
+    pub count: u64,
+    /// Computed since the start.
+    pub done: u64,
+    /// Elapsed time of that without waiting, in nanoseconds.
+    pub cost_ns: u64,
+    /// How often it said that a move would suit it.
+    pub safe_points: u64,
+    /// Time of the partition (see `elapsed_ns`) before which none does, in nanoseconds.
+    pub not_before_ns: u64,
+    /// Newest sharing-out that it was given.
+    pub generation: u64,
 }
 
 /// Counters of a partition since its start (they move with it), except `resident_kib`.
@@ -121,6 +148,9 @@ pub struct Counters {
     pub resident_kib: u64,
     /// Units of work that the program reported.
     pub progress: u64,
+    /// What it says of its units of work, if it has any.
+    #[serde(default)]
+    pub units: Option<Units>,
     /// Moves that it has made.
     pub migrations: u64,
     /// Blackouts of all its moves together.

@@ -54,6 +54,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Server>> {
         .routes(describe!(migrate))
         .routes(describe!(one_move))
         .routes(describe!(metrics))
+        .merge(super::administration::described())
 }
 
 /// Everything that is served.
@@ -64,11 +65,11 @@ pub(super) fn routes(server: Arc<Server>) -> Router {
     router.route("/openapi.json", get(api)).layer(DefaultBodyLimit::max(MESSAGE_BYTES_MAX)).with_state(server)
 }
 
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], encode(value)).into_response()
 }
 
-fn good<T: Serialize>(value: &T) -> Response {
+pub(super) fn good<T: Serialize>(value: &T) -> Response {
     json(StatusCode::OK, value)
 }
 
@@ -76,17 +77,19 @@ pub(super) fn bad(status: StatusCode, error: &dyn std::error::Error) -> Response
     json(status, &ErrorBody { error: error.to_string() })
 }
 
-fn refused(error: &ClusterError) -> Response {
+pub(super) fn refused(error: &ClusterError) -> Response {
     let status = match error {
-        ClusterError::NoApplication(_) | ClusterError::NotLive(_) => StatusCode::NOT_FOUND,
-        ClusterError::Specification(_) => StatusCode::BAD_REQUEST,
+        ClusterError::NoApplication(_) | ClusterError::NotLive(_) | ClusterError::NoHost(_) => {
+            StatusCode::NOT_FOUND
+        }
+        ClusterError::Specification(_) | ClusterError::Policy(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     };
     bad(status, error)
 }
 
 /// Decodes a body or answers why not.
-fn read<T: Message>(body: &[u8]) -> Result<T, Box<Response>> {
+pub(super) fn read<T: Message>(body: &[u8]) -> Result<T, Box<Response>> {
     decode(body).map_err(|error| Box::new(bad(StatusCode::BAD_REQUEST, &error)))
 }
 

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::doors::{Doors, Visitor};
 use super::routes::{bad, routes};
 use super::server::Server;
-use super::{Entrance, ServeError};
+use super::{Entrance, ServeError, administration};
 use crate::access::{Access, Refusal};
 use crate::store::etcd::{Etcd, Options};
 
@@ -78,6 +78,7 @@ pub(super) async fn run(
         for count in 0_u64.. {
             ticks.tick().await;
             ticking.tick();
+            administration::run_hooks(&ticking);
             if count.is_multiple_of(FORGET_TICKS) {
                 ticking.forget();
             }

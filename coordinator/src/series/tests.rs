@@ -13,7 +13,9 @@ fn counters(seconds: u64) -> Counters {
         bytes_received: 0,
         messages_sent: 2 * seconds,
         messages_received: 0,
+        wait_ns: 0,
         round_trip_ns: Some(7_000),
+        round_trip_p99_ns: None,
     };
     Counters {
         run_ns: 400_000_000 * seconds,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
-use migrator::report::OnTimeout;
+use migrator::policy::OnTimeout;
 use serde::{Deserialize, Serialize};
 
 use super::error::BenchError;

@@ -81,8 +81,10 @@ pub enum BenchError {
         said: String,
     },
     /// The observer does not observe.
-    #[error("the observer saw nothing in {waited_s} s: {said}")]
+    #[error("the observer of {who} saw nothing in {waited_s} s: {said}")]
     Blind {
+        /// Of whom.
+        who: &'static str,
         /// How long it was waited for.
         waited_s: u64,
         /// The last that the processes said.

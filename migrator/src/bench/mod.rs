@@ -60,7 +60,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME", value_parser = ["kvm", "tcg"], help_heading = "Programs")]
     accelerator: Option<String>,
     /// Measure only the peer (to look at it where partitions cannot run)
-    #[arg(long, requires = "peer", help_heading = "Programs")]
+    #[arg(long, help_heading = "Programs")]
     only_peer: bool,
     /// Write everything as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -130,6 +130,9 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
         case.runs = options.runs.unwrap_or(case.runs);
         case.check()?;
         programs.check(case)?;
+        if options.only_peer && case.peer.is_none() {
+            return Err(BenchError::Usage("--only-peer without a peer: add --peer qemu".into()));
+        }
     }
     let mut measured = Vec::new();
     for case in cases {
@@ -242,15 +245,21 @@ fn start<'a>(
         }
     };
     if setup.case.observer() != Observer::None {
-        await_observation(setup, session.as_ref(), 1)?;
+        await_observation(setup, system, session.as_ref(), 1)?;
     }
     Ok(session)
 }
 
-fn await_observation(setup: &Setup, session: &dyn Session, until_us: u64) -> Result<(), BenchError> {
+fn await_observation(
+    setup: &Setup,
+    system: System,
+    session: &dyn Session,
+    until_us: u64,
+) -> Result<(), BenchError> {
     let seen = session.observation();
     let known = || (seen.known_until_us() >= until_us).then_some(());
     processes::wait_for(START, known)?.ok_or_else(|| BenchError::Blind {
+        who: system.name(),
         waited_s: START.as_secs(),
         said: processes::last_words(&setup.log()),
     })
@@ -270,7 +279,7 @@ fn migrate_once(
     if setup.case.observer() == Observer::None {
         return Ok(Run::new(system, run, moved, None, quiet_us));
     }
-    await_observation(setup, session, moved.end_us + quiet_us.max(record::AFTER_US))?;
+    await_observation(setup, system, session, moved.end_us + quiet_us.max(record::AFTER_US))?;
     Ok(Run::new(system, run, moved, Some(session.observation()), quiet_us))
 }
 
@@ -293,9 +302,7 @@ mod tests {
         let options = Arguments::try_parse_from(line.split(' ')).unwrap().options;
         assert_eq!(options.case.arguments, ["4096", "0", "100"]);
         assert_eq!((options.case.observer(), options.case.ranks()), (Observer::None, 1));
-        for wrong in
-            ["bench --elf x --workload idle", "bench --only-peer", "bench --link fast", "bench --runs 0"]
-        {
+        for wrong in ["bench --elf x --workload idle", "bench --link fast", "bench --runs 0"] {
             assert!(Arguments::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }

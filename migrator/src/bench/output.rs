@@ -230,7 +230,7 @@ fn observer(measured: &Measured) -> String {
     };
     let rate = measured.systems.values().flat_map(|system| &system.runs).filter_map(|run| run.beats_per_s);
     match Summary::of(rate) {
-        Some(rate) => format!("{who}, {:.1} thousand beats/s without a move", rate.p50 * 1e-3),
+        Some(rate) => format!("{who}, {:.0} beats/s without a move", rate.p50),
         None => who.to_owned(),
     }
 }
@@ -404,7 +404,7 @@ pub mod tests {
         for line in [
             "== 64 \"MiB\"",
             "writer of 64 MiB (16384 pages), as fast as it can, sequential; memory 256M, downtime limit 300 ms, 1 stream, link of 10gbit",
-            "3 migrations; observed by this process, 24.0 thousand beats/s without a move",
+            "3 migrations; observed by this process, 24000 beats/s without a move",
             "blackout, observed [ms]                4          6          6          6",
             "  pause [ms]                         0.500      0.500      0.500      0.500",
             "  (software emulation: not comparable with partitions under KVM)",

@@ -15,6 +15,8 @@ use super::record::{Moved, Reported};
 use super::session::{START, Session, Setup};
 
 const REMEDY: &str = "build it with `make build` and give its path with --vmm";
+/// Ports from here on are for fabrics in the namespaces of a link.
+const FABRIC_PORT: u16 = 20_000;
 /// So many steps, that the stencil does not end by itself.
 const STEPS: &str = "1000000000";
 /// Steps between two reductions of the stencil.
@@ -127,7 +129,9 @@ impl Session for Partita<'_> {
         command.arg("receive").args(["--listen", &format!("tcp:{address}:0"), "--api-socket"]).arg(&next);
         command.args(rings(self.setup));
         if hosts.are_linked() {
-            command.args(["--fabric", &format!("tcp:{address}:0"), "--insecure"]);
+            // Nobody else has ports in the namespace; a number that grows, because old connections linger.
+            let port = FABRIC_PORT + run.min(10_000) as u16;
+            command.args(["--fabric", &format!("tcp:{address}:{port}"), "--insecure"]);
         }
         let copy = self.output.try_clone();
         command.stdout(copy.map_err(|source| BenchError::Write { path: next.clone(), source })?);

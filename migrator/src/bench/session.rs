@@ -10,7 +10,7 @@ use super::observe::Observation;
 use super::record::Moved;
 
 /// How long a started process may take to answer; the emulated machine takes long.
-pub const START: Duration = Duration::from_secs(60);
+pub const START: Duration = Duration::from_secs(180);
 
 /// What all sessions of a case share.
 #[derive(Debug)]

@@ -8,7 +8,9 @@ use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region, SourceMachine};
+use migrator::partition::{
+    Description, DestinationMachine, MachineError, PAGE_SIZE, Region, Share, SourceMachine,
+};
 use migrator::report::{MigrateRequest, Request};
 use migrator::transport::{Address, Listener, Security, Timeouts};
 use migrator::{destination, source};
@@ -73,6 +75,8 @@ pub struct TestSource {
     pub facts: Mutex<Vec<u8>>,
     pub fail: Mutex<Option<&'static str>>,
     pub resumes: AtomicUsize,
+    /// The part of the time that the program runs.
+    pub share: Mutex<Share>,
 }
 
 impl TestSource {
@@ -98,6 +102,7 @@ impl TestSource {
             state: Mutex::new((0..300_001u32).map(|index| index as u8).collect()),
             fail: Mutex::new(None),
             resumes: AtomicUsize::new(0),
+            share: Mutex::new(Share::FULL),
         }
     }
 
@@ -124,7 +129,8 @@ impl TestSource {
     pub fn scribble(&self, stop: &AtomicBool, pages_per_ms: u64, seed: u64) {
         let mut random = Random(seed);
         while !stop.load(SeqCst) {
-            for _ in 0..pages_per_ms {
+            let share = self.share.lock().unwrap().part();
+            for _ in 0..(pages_per_ms as f64 * share) as u64 {
                 let region = random.below(2) as usize;
                 let page = random.below(self.regions[region].bytes / PAGE_SIZE as u64) as usize;
                 let zero = random.below(3) == 0;
@@ -216,6 +222,10 @@ impl SourceMachine for TestSource {
             panic!("the machine's code panics");
         }
         Ok(())
+    }
+
+    fn throttle(&self, share: Share) -> Result<(), MachineError> {
+        self.verb("throttle", || *self.share.lock().unwrap() = share)
     }
 
     fn pause(&self) -> Result<(), MachineError> {
