@@ -1,6 +1,7 @@
 //! The command line: `serve`, and the client's commands.
 
 mod administration;
+mod error;
 mod lbaf_problem;
 mod monitor;
 
@@ -20,20 +21,18 @@ use control::{
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 
-use crate::certificates::{self, CertificatesError};
-use crate::checker::Finding;
+use crate::certificates;
 use crate::client::{ClientError, Target, call, chain};
 use crate::cluster::Settings;
-use crate::journal::JournalError;
-use crate::lbaf::{self, LbafError};
-use crate::net::{Entrance, Place, ServeError, openapi, serve};
-use crate::policy::{self, ImageError, PolicyError};
+use crate::lbaf;
+use crate::net::{Entrance, Place, openapi, serve};
+use crate::policy;
 use crate::store::StoreAddress;
 use crate::store::etcd::Options;
 use crate::top::{self, Overview};
 use crate::{planner, render};
+use error::CliError;
 
 /// How long a waiting client bears a coordinator that is away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -296,47 +295,6 @@ struct Serve {
     count_steal: bool,
 }
 
-/// A command that failed.
-#[derive(Debug, Error)]
-enum CliError {
-    #[error(
-        "{0}: plain TCP to other machines is not protected; write tls:, or add --insecure if the network is"
-    )]
-    Insecure(TcpAddress),
-    #[error(
-        "--store: plain HTTP to etcd on other machines is not protected; add --insecure if the network is"
-    )]
-    InsecureStore,
-    #[error("--standby needs a store that several coordinators share; add --store etcd:URL")]
-    Standby,
-    #[error("--{0} must be a number that is not negative")]
-    Number(&'static str),
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    #[error(transparent)]
-    Lbaf(#[from] LbafError),
-    #[error("the plan is refused, please report this: {0}")]
-    Checked(#[source] Finding),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error("{}: there is no such journal", .0.display())]
-    NoJournal(PathBuf),
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error(transparent)]
-    Certificates(#[from] CertificatesError),
-    #[error("the output cannot be written")]
-    Output(#[source] std::io::Error),
-    #[error("top")]
-    Terminal(#[source] std::io::Error),
-    #[error("the runtime cannot be started")]
-    Runtime(#[source] std::io::Error),
-}
-
 /// Runs one command.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -353,20 +311,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("coordinator: {}", chain(&error));
-            let wrong_use = matches!(
-                error,
-                CliError::Insecure(_)
-                    | CliError::InsecureStore
-                    | CliError::Standby
-                    | CliError::Number(_)
-                    | CliError::Policy(_)
-                    | CliError::Image(_)
-                    | CliError::Lbaf(_)
-                    | CliError::Certificates(_)
-                    | CliError::Serve(ServeError::Identity(_) | ServeError::Tokens(_))
-                    | CliError::Client(ClientError::Identity(_) | ClientError::Token { .. })
-            );
-            ExitCode::from(if wrong_use { 2 } else { 1 })
+            ExitCode::from(if error.is_wrong_use() { 2 } else { 1 })
         }
     }
 }
