@@ -32,6 +32,7 @@ unit: deps build
 	else echo "not run: the LBAF problems, which are in ../shared/data/lbaf of the builders' checkout"; fi
 
 mpi-check: build
+	$(ROOT)tests/mpich-abi.sh $(OUT)/mpich-abi
 	$(MAKE) --no-print-directory -C guest-shim check
 	$(MAKE) --no-print-directory -C guest-shim conformance-sample
 
@@ -42,6 +43,7 @@ conformance: build
 guests: build
 	$(MAKE) --no-print-directory -C tests/guest OUT=$(OUT)/programs
 	$(MAKE) --no-print-directory -C tests/apps OUT=$(OUT)/apps WRAPPERS=$(ROOT)guest-shim/bin
+	$(MAKE) --no-print-directory -C tests/bench OUT=$(OUT)/bench WRAPPERS=$(ROOT)guest-shim/bin
 
 # What the same programs print under MPICH, natively.
 oracle: guests

@@ -2,10 +2,11 @@
 # Installs the Debian packages that Partita's build, tests and demo need. Idempotent; does nothing when all are there.
 set -euo pipefail
 
-packages="gcc g++ gfortran make musl-tools libclang-dev mpich libmpich-dev libopenblas-serial-dev dpkg-dev python3"
+packages="gcc g++ gfortran make musl-tools libclang-dev mpich libmpich-dev libopenblas-serial-dev dpkg-dev python3 python3-venv valgrind"
+packages="$packages etcd-server iproute2 iperf3 qemu-system-x86"
 if ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }; then
     # No KVM here: tests and demo run in an emulated machine (tests/machine/with-kvm).
-    packages="$packages qemu-system-x86 busybox-static kmod cpio"
+    packages="$packages busybox-static kmod cpio"
 fi
 
 missing=

@@ -2,7 +2,7 @@
 # Builds the whole-system tests here and runs them where KVM is (tests/machine/with-kvm).
 #
 #   tests/system.sh                      every test of every file
-#   tests/system.sh FILE[:WORD,WORD]…    only these files of tests/tests (programs, applications, storm, faults, cluster), of them
+#   tests/system.sh FILE[:WORD,WORD]…    only these files of tests/tests (programs, applications, storm, faults, cluster, bench), of them
 #                                        only tests whose names contain one of the words
 #
 # Where KVM is emulated, two files run at a time (PARTITA_TEST_JOBS): each has a machine of its own, which keeps one processor
@@ -13,9 +13,10 @@ cd "$(dirname "$0")/.."
 binaries=$(cargo test --locked -p partita-tests --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u)
 [ -n "$binaries" ] || { cargo test --locked -p partita-tests --no-run; exit 1; }
-[ $# -gt 0 ] || set -- applications storm faults cluster programs
+[ $# -gt 0 ] || set -- applications storm faults cluster programs bench
 out=${CARGO_TARGET_DIR:-$PWD/target}
 export PARTITA_BIN=$out/release PARTITA_GUESTS=$out/programs PARTITA_APPS=$out/apps PARTITA_ORACLE=$out/oracle
+export PARTITA_BENCH_PROGRAMS=$out/bench
 jobs=1
 [ -w /dev/kvm ] || jobs=2
 jobs=${PARTITA_TEST_JOBS:-$jobs}

@@ -1,7 +1,7 @@
 //! A stand-in for `vmm` in tests: speaks `docs/vmm-api.md`, but its partition only counts lines. No KVM is needed.
 //!
 //! `fake_vmm run … ELF LINES EVERY_MS [FILE]` prints `rank K line I` on stdout (and every tenth on stderr), I from 0 to LINES - 1.
-//! `--env` steers it: `LOAD=0.5` (share of time that counts as run time; `LOAD_K` for rank K), `EXIT=3`,
+//! `--env` steers it: `LOAD=0.5` (share of time that counts as run time; `LOAD_K` for rank K), `EXIT=3`, `TALK_K=1,2`, `LINES=FILE`,
 //! `MIGRATE=fail|in-doubt-lost|in-doubt-delivered|in-doubt-both|die-after-delivery` (once per partition), `MIGRATE_MS=200`.
 //! With a third argument, FILE, it goes on after its lines until there is FILE: no end overtakes a test on a slow machine.
 
@@ -156,9 +156,22 @@ async fn counters(State(machine): State<Shared>) -> Json<Value> {
         "application": it.application, "rank": it.rank, "epoch": it.epoch, "run_ns": it.run_ns,
         "wait_ns": it.elapsed_ns.saturating_sub(it.run_ns), "poll_ns": 0, "elapsed_ns": it.elapsed_ns,
         "exits": {"mmio": 1, "io": 1, "interrupted": 1, "other": 0}, "syscalls": 1, "dirty_pages_per_s": null,
-        "memory_bytes": 1 << 20, "resident_kib": 1000, "progress": it.line, "peers": [],
+        "memory_bytes": 1 << 20, "resident_kib": 1000, "progress": it.line, "peers": peers(it),
         "migrations": it.migrations, "blackout_ns": 0
     }))
+}
+
+/// As if every line were a message of 100 bytes to each rank that `TALK_K` of rank K lists.
+fn peers(it: &Partition) -> Vec<Value> {
+    let listed = it.env.get(&format!("TALK_{}", it.rank)).map(String::as_str).unwrap_or_default();
+    let ranks = listed.split(',').filter_map(|rank| rank.parse::<u32>().ok());
+    ranks
+        .map(|rank| {
+            json!({"rank": rank, "bytes_sent": 100 * it.line, "bytes_received": 0, "messages_sent": it.line,
+                "messages_received": 0, "wait_ns": 0, "shared": false,
+                "round_trip": {"median_ns": 12_000, "p99_ns": 20_000, "samples": 4}})
+        })
+        .collect()
 }
 
 async fn resume(State(machine): State<Shared>) -> (StatusCode, Json<Value>) {
@@ -219,6 +232,12 @@ fn print_line(partition: &mut Partition) -> bool {
     if partition.line.is_multiple_of(10) {
         eprint!("E{text}");
         partition.stderr += text.len() as u64 + 1;
+    }
+    if let Some(path) = partition.env.get("LINES") {
+        // One write to the end of a file that all partitions share: a line that is there twice was executed twice.
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let text = format!("{} {} {}\n", partition.application, partition.rank, partition.line);
+        drop(file.map(|mut file| file.write_all(text.as_bytes())));
     }
     partition.line += 1;
     written.is_ok()

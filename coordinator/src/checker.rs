@@ -185,7 +185,7 @@ fn waves(snapshot: &Snapshot, plan: &Plan) -> Vec<Finding> {
         for (rule, before) in broken_before.iter().enumerate() {
             let it = &snapshot.rules[rule];
             // Partitions of an affinity may be apart on their way.
-            if it.price.is_some() || (it.kind == RuleKind::Together && !last) {
+            if it.price.is_some() || (it.kind.is_of_all() && !last) {
                 continue;
             }
             let after = broken(snapshot, rule, &at);
@@ -227,7 +227,15 @@ fn broken(snapshot: &Snapshot, rule: usize, at: &[usize]) -> usize {
     let hosts: BTreeSet<usize> = members.iter().map(|member| at[*member]).collect();
     match &it.kind {
         RuleKind::Together => hosts.len().saturating_sub(1),
-        RuleKind::Apart => members.len() - hosts.len(),
+        RuleKind::AtMost(most) => {
+            let here = |host: &usize| members.iter().filter(|member| at[**member] == *host).count();
+            hosts.iter().map(|host| here(host).saturating_sub(*most as usize)).sum()
+        }
+        // A rule about nobody asks for no host.
+        RuleKind::Hosts { .. } if members.is_empty() => 0,
+        RuleKind::Hosts { least, most } => {
+            (*least as usize).saturating_sub(hosts.len()) + hosts.len().saturating_sub(*most as usize)
+        }
         RuleKind::On(allowed) => members.iter().filter(|member| !allowed.contains(&at[**member])).count(),
         RuleKind::NotOn(denied) => members.iter().filter(|member| denied.contains(&at[**member])).count(),
     }

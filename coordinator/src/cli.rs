@@ -1,5 +1,8 @@
 //! The command line: `serve`, and the client's commands.
 
+mod administration;
+mod monitor;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
@@ -9,8 +12,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use control::{
-    ApplicationExplanation, ApplicationId, ApplicationView, EventsAnswer, HostName, HostView, MigrateOrder,
-    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, Stream, Submitted, TcpAddress, encode,
+    ApplicationId, ApplicationView, ClusterId, EventsAnswer, HostAction, HostName, HostView, MigrateOrder,
+    MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream, Submitted,
+    TcpAddress, TrafficView, encode,
 };
 use hyper::Method;
 use serde::Serialize;
@@ -18,11 +22,15 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::checker::{self, Finding};
-use crate::client::{ClientError, call};
+use crate::client::{ClientError, call, chain};
 use crate::cluster::Settings;
+use crate::journal::JournalError;
 use crate::lbaf::{self, LbafError};
-use crate::net::{ServeError, serve};
-use crate::policy::{self, PolicyError};
+use crate::net::{Place, ServeError, openapi, serve};
+use crate::policy::{self, ImageError, PolicyError};
+use crate::store::StoreAddress;
+use crate::store::etcd::Options;
+use crate::top::{self, Overview};
 use crate::{planner, render};
 
 /// How long a waiting client bears a coordinator that is away.
@@ -30,15 +38,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An unfinished line is shown when it is longer.
 const LINE_BYTES_MAX: usize = 64 << 10;
 const RETRY: Duration = Duration::from_millis(300);
+/// Width and height of a frame of `top --once`.
+const FRAME: (usize, usize) = (120, 50);
+/// Events that `top` keeps.
+const TOP_EVENTS: usize = 100;
 const DEFAULT_ADDRESS: &str = "tcp:127.0.0.1:7600";
 
 /// Places applications on hosts and moves their partitions while they run.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version)]
 struct Arguments {
-    /// Address of the coordinator, tcp:HOST:PORT.
-    #[arg(long, global = true, env = "PARTITA_COORDINATOR", default_value = DEFAULT_ADDRESS)]
-    coordinator: TcpAddress,
+    /// Address of the coordinator, tcp:HOST:PORT; of leader and standby, separated by commas.
+    #[arg(long, global = true, env = "PARTITA_COORDINATOR", default_value = DEFAULT_ADDRESS, value_delimiter = ',')]
+    coordinator: Vec<TcpAddress>,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -53,9 +65,20 @@ struct Arguments {
 enum Command {
     /// Run the coordinator.
     Serve(Serve),
+    /// Read, set or show the administrator's policy.
+    #[command(subcommand)]
+    Policy(administration::PolicyCommand),
+    /// Make a self-contained image of an application.
+    Pack {
+        /// Its manifest.
+        manifest: PathBuf,
+        /// The image, a new directory.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Run an application.
     Submit {
-        /// Its manifest.
+        /// Its manifest, or the directory of its image.
         manifest: PathBuf,
         /// Pass its output through and end with its exit status.
         #[arg(long)]
@@ -67,8 +90,43 @@ enum Command {
     Hosts,
     /// List partitions.
     Partitions,
+    /// Let a host keep what it has, but take nothing.
+    Cordon {
+        /// The host.
+        host: HostName,
+    },
+    /// Undo that, or a drain.
+    Uncordon {
+        /// The host.
+        host: HostName,
+    },
+    /// Let everything leave a host.
+    Drain {
+        /// The host.
+        host: HostName,
+    },
+    /// Let a standby or empty host take partitions.
+    Activate {
+        /// The host.
+        host: HostName,
+    },
+    /// Put an empty host in reserve, or end the lease of one.
+    Release {
+        /// The host.
+        host: HostName,
+    },
+    /// Show what was measured over time, of a host or of an application's partitions.
+    Series(monitor::Series),
+    /// Show who sends how much to whom in an application.
+    Traffic {
+        /// The application.
+        application: ApplicationId,
+    },
     /// List what happened.
     Events {
+        /// How well durations and blackouts of moves were predicted, instead.
+        #[arg(long, conflicts_with = "follow")]
+        calibration: bool,
         /// Go on listing.
         #[arg(long)]
         follow: bool,
@@ -92,11 +150,22 @@ enum Command {
     },
     /// Show what the planner would do now, or plan a problem from files.
     Plan(Plan),
-    /// Show a move and the reasons for it, or why an application runs where it does.
+    /// Show a move and the reasons for it, why an application runs where it does, or why a host is what it is.
     Explain {
-        /// Number of the move, as in the events, or the application.
+        /// Number of the move, as in the events, or the application, or the host.
         what: Explained,
     },
+    /// Watch hosts, moves and partitions on the terminal; q quits.
+    Top {
+        /// Look this often, in seconds.
+        #[arg(long, default_value_t = 1.0)]
+        period_s: f64,
+        /// Print one frame and end; --json does so as well.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Print the description of the API (OpenAPI, JSON). Needs no coordinator.
+    Openapi,
     /// End an application.
     Stop {
         /// The application.
@@ -108,7 +177,7 @@ enum Command {
 #[derive(Clone, Debug)]
 enum Explained {
     Move(MoveId),
-    Application(ApplicationId),
+    Named(String),
 }
 
 impl std::str::FromStr for Explained {
@@ -116,7 +185,7 @@ impl std::str::FromStr for Explained {
     fn from_str(text: &str) -> Result<Self, control::IdError> {
         match text.parse() {
             Ok(id) => Ok(Explained::Move(id)),
-            Err(_) => Ok(Explained::Application(text.parse()?)),
+            Err(_) => Ok(Explained::Named(text.parse::<ApplicationId>()?.as_str().to_owned())),
         }
     }
 }
@@ -126,6 +195,15 @@ struct Plan {
     /// With loads, gates and candidates.
     #[arg(long)]
     explain: bool,
+    /// Make the plans of a journal again (of a coordinator that is stopped, or a copy). Needs no coordinator.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "from_lbaf"])]
+    from_journal: Option<PathBuf>,
+    /// Under this policy instead of that of then.
+    #[arg(long, value_name = "FILE", requires = "from_journal")]
+    policy: Option<PathBuf>,
+    /// Act on nothing; a plan that is only shown never does.
+    #[arg(long)]
+    dry_run: bool,
     /// Plan a problem of LBAF: a directory of files NAME.RANK.json or NAME.RANK.json.br. Needs no coordinator.
     #[arg(long, value_name = "DIR", conflicts_with = "explain")]
     from_lbaf: Option<PathBuf>,
@@ -141,6 +219,9 @@ struct Plan {
     /// Memory of every rank, in bytes.
     #[arg(long, requires = "from_lbaf", value_name = "BYTES")]
     memory_limit: Option<f64>,
+    /// Write what was measured of this cluster as a problem of LBAF: hosts are its ranks, partitions its tasks.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["from_lbaf", "explain"])]
+    to_lbaf: Option<PathBuf>,
     /// Write the problem again, with the tasks where the plan has them.
     #[arg(long, requires = "from_lbaf", value_name = "DIR")]
     write_lbaf: Option<PathBuf>,
@@ -152,8 +233,23 @@ struct Serve {
     #[arg(long, default_value = DEFAULT_ADDRESS)]
     listen: TcpAddress,
     /// File of the journal; made if it does not exist.
+    #[arg(long, required_unless_present = "store", conflicts_with = "store")]
+    state: Option<PathBuf>,
+    /// Where the journal is: file:PATH, or etcd:URL[,URL] for several coordinators of which one leads.
     #[arg(long)]
-    state: PathBuf,
+    store: Option<StoreAddress>,
+    /// Wait until no other coordinator leads, then lead; again after having lost the lease. With --store etcd:… only.
+    #[arg(long, requires = "store")]
+    standby: bool,
+    /// A leader of which etcd does not hear for this long is replaced, in seconds.
+    #[arg(long, requires = "store", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=600))]
+    lease_s: u64,
+    /// What all keys in etcd begin with; one per cluster.
+    #[arg(long, requires = "store", default_value = "partita", value_name = "NAME")]
+    etcd_prefix: ClusterId,
+    /// The administrator's policy, TOML; without, the one set last holds.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// Plan when the busiest host is above the mean by this share.
     #[arg(long, default_value_t = planner::Settings::default().imbalance)]
     imbalance_threshold: f64,
@@ -191,20 +287,34 @@ struct Serve {
 enum CliError {
     #[error("{0}: plain TCP to other machines is not protected; add --insecure if the network is")]
     Insecure(TcpAddress),
+    #[error(
+        "--store: plain HTTP to etcd on other machines is not protected; add --insecure if the network is"
+    )]
+    InsecureStore,
+    #[error("--standby needs a store that several coordinators share; add --store etcd:URL")]
+    Standby,
     #[error("--{0} must be a number that is not negative")]
     Number(&'static str),
     #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
     Lbaf(#[from] LbafError),
     #[error("the plan is refused, please report this: {0}")]
     Checked(#[source] Finding),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{}: there is no such journal", .0.display())]
+    NoJournal(PathBuf),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("the output cannot be written")]
     Output(#[source] std::io::Error),
+    #[error("top")]
+    Terminal(#[source] std::io::Error),
     #[error("the runtime cannot be started")]
     Runtime(#[source] std::io::Error),
 }
@@ -227,24 +337,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             eprintln!("coordinator: {}", chain(&error));
             let wrong_use = matches!(
                 error,
-                CliError::Insecure(_) | CliError::Number(_) | CliError::Policy(_) | CliError::Lbaf(_)
+                CliError::Insecure(_)
+                    | CliError::InsecureStore
+                    | CliError::Standby
+                    | CliError::Number(_)
+                    | CliError::Policy(_)
+                    | CliError::Image(_)
+                    | CliError::Lbaf(_)
             );
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let part = source.to_string();
-        if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
-        }
-        next = source.source();
-    }
-    text
 }
 
 fn run(arguments: Arguments) -> Result<u8, CliError> {
@@ -254,16 +357,33 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
     };
     if let Command::Serve(options) = &arguments.command {
         protected(&options.listen)?;
-        serve(&options.listen, &options.state, settings(options)?)?;
+        let policy = options.policy.as_deref().map(policy::read_policy).transpose()?;
+        serve(&options.listen, place(options, arguments.insecure)?, settings(options)?, policy)?;
         return Ok(0);
+    }
+    match &arguments.command {
+        Command::Policy(administration::PolicyCommand::Check { file }) => {
+            return administration::check(file, arguments.json).map(|()| 0);
+        }
+        Command::Pack { manifest, out } => {
+            return administration::pack(manifest, out, arguments.json).map(|()| 0);
+        }
+        _ => {}
     }
     if let Command::Plan(options) = &arguments.command
         && let Some(directory) = &options.from_lbaf
     {
         return plan_lbaf(directory, options, arguments.json);
     }
-    protected(&arguments.coordinator)?;
-    let client = Client { address: arguments.coordinator, json: arguments.json };
+    if let Command::Plan(Plan { from_journal: Some(journal), policy, .. }) = &arguments.command {
+        return administration::replay(journal, policy.as_deref(), arguments.json).map(|()| 0);
+    }
+    if let Command::Openapi = &arguments.command {
+        print(std::io::stdout(), openapi().as_bytes())?;
+        return Ok(0);
+    }
+    arguments.coordinator.iter().try_for_each(protected)?;
+    let client = Client { addresses: arguments.coordinator, json: arguments.json };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(client.run(arguments.command))
@@ -306,6 +426,27 @@ fn show<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Res
     print(std::io::stdout(), text.as_bytes())
 }
 
+/// Where the journal is.
+fn place(options: &Serve, insecure: bool) -> Result<Place, CliError> {
+    let file =
+        |path: &PathBuf| if options.standby { Err(CliError::Standby) } else { Ok(Place::File(path.clone())) };
+    match (&options.store, &options.state) {
+        (Some(store @ StoreAddress::Etcd(_)), _) if !insecure && !store.is_loopback() => {
+            Err(CliError::InsecureStore)
+        }
+        (Some(StoreAddress::Etcd(endpoints)), _) => Ok(Place::Etcd(Options {
+            endpoints: endpoints.clone(),
+            prefix: options.etcd_prefix.to_string(),
+            lease_s: options.lease_s,
+            standby: options.standby,
+            identity: options.listen.to_string(),
+        })),
+        (Some(StoreAddress::File(path)), _) => file(path),
+        // clap sees to it that there is one.
+        (None, path) => file(path.as_ref().ok_or(CliError::Standby)?),
+    }
+}
+
 fn settings(options: &Serve) -> Result<Settings, CliError> {
     let planner = planner::Settings {
         imbalance: checked("imbalance-threshold", options.imbalance_threshold)?,
@@ -326,7 +467,7 @@ fn settings(options: &Serve) -> Result<Settings, CliError> {
 }
 
 struct Client {
-    address: TcpAddress,
+    addresses: Vec<TcpAddress>,
     json: bool,
 }
 
@@ -334,7 +475,13 @@ impl Client {
     async fn run(&self, command: Command) -> Result<u8, CliError> {
         match command {
             // Handled before there is a client.
-            Command::Serve(_) => {}
+            Command::Serve(_) | Command::Pack { .. } | Command::Openapi => {}
+            Command::Policy(command) => self.policy(command).await?,
+            Command::Cordon { host } => self.order_host(host, HostAction::Cordon).await?,
+            Command::Uncordon { host } => self.order_host(host, HostAction::Uncordon).await?,
+            Command::Drain { host } => self.order_host(host, HostAction::Drain).await?,
+            Command::Activate { host } => self.order_host(host, HostAction::Activate).await?,
+            Command::Release { host } => self.order_host(host, HostAction::Release).await?,
             Command::Submit { manifest, wait } => return self.submit(&manifest, wait).await,
             Command::Apps => {
                 let views: Vec<ApplicationView> = self.get("/v1/applications").await?;
@@ -348,20 +495,30 @@ impl Client {
                 let views: Vec<PartitionView> = self.get("/v1/partitions").await?;
                 self.show(&views, |views| render::partitions(views))?;
             }
-            Command::Events { follow } => self.events(follow).await?,
+            Command::Series(what) => {
+                let answer: SeriesAnswer = self.get(&what.path()).await?;
+                self.show(&answer, render::series)?;
+            }
+            Command::Traffic { application } => {
+                let view: TrafficView = self.get(&format!("/v1/applications/{application}/traffic")).await?;
+                self.show(&view, render::traffic)?;
+            }
+            Command::Events { calibration: true, .. } => self.calibration().await?,
+            Command::Events { follow, .. } => self.events(follow).await?,
             Command::Logs { application, rank } => self.logs(&application, rank).await?,
             Command::Migrate { application, rank, host } => {
                 return self.migrate(MigrateOrder { application, rank, to: host }).await;
+            }
+            Command::Top { period_s, once } => self.top(period_s, once).await?,
+            Command::Plan(Plan { to_lbaf: Some(directory), .. }) => {
+                let exported = lbaf::export::write(&self.measured().await?, &directory)?;
+                self.show(&exported, render::exported)?;
             }
             Command::Plan(Plan { explain, .. }) => {
                 let view: PlanView = self.get("/v1/plan").await?;
                 self.show(&view, if explain { render::explained_plan } else { render::plan })?;
             }
-            Command::Explain { what: Explained::Application(id) } => {
-                let view: ApplicationExplanation =
-                    self.get(&format!("/v1/applications/{id}/explanation")).await?;
-                self.show(&view, render::application)?;
-            }
+            Command::Explain { what: Explained::Named(name) } => self.explain_named(&name).await?,
             Command::Explain { what: Explained::Move(id) } => {
                 let view: MoveView = self.get(&format!("/v1/moves/{id}")).await?;
                 self.show(&view, render::one_move)?;
@@ -375,11 +532,68 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        call(&self.address, Method::GET, path, Vec::new()).await
+        call(&self.addresses, Method::GET, path, Vec::new()).await
+    }
+
+    async fn top(&self, period_s: f64, once: bool) -> Result<(), CliError> {
+        let period = checked("period-s", period_s)?.clamp(0.1, 3600.0);
+        if once || self.json {
+            let overview = self.overview(&mut Overview::default()).await?;
+            let lines = |it: &Overview| top::frame(it, FRAME.0, FRAME.1).join("\n") + "\n";
+            return self.show(&overview, lines);
+        }
+        let mut last = Overview::default();
+        let look = async || match self.overview(&mut last).await {
+            Ok(overview) => overview,
+            // It may come back; what was last seen stays on the screen.
+            Err(error) => Overview { trouble: Some(chain(&error)), ..last.clone() },
+        };
+        top::run(look, Duration::from_secs_f64(period)).await.map_err(CliError::Terminal)
+    }
+
+    /// What `top` shows; `last` has the events so far.
+    async fn overview(&self, last: &mut Overview) -> Result<Overview, ClientError> {
+        let mut events = std::mem::take(&mut last.events);
+        loop {
+            let after = events.last().map_or(0, |event| event.sequence);
+            let answer: EventsAnswer = self.get(&format!("/v1/events?after={after}")).await?;
+            let end = answer.events.is_empty();
+            events.extend(answer.events);
+            events.drain(..events.len().saturating_sub(TOP_EVENTS));
+            if end {
+                break;
+            }
+        }
+        *last = Overview {
+            hosts: self.get("/v1/hosts").await?,
+            partitions: self.get("/v1/partitions").await?,
+            applications: self.get("/v1/applications").await?,
+            events,
+            trouble: None,
+        };
+        Ok(last.clone())
+    }
+
+    /// What was measured of this cluster, for LBAF.
+    async fn measured(&self) -> Result<lbaf::export::Measured, ClientError> {
+        let hosts = self.get("/v1/hosts").await?;
+        let partitions: Vec<PartitionView> = self.get("/v1/partitions").await?;
+        let applications: std::collections::BTreeSet<&ApplicationId> =
+            partitions.iter().map(|it| &it.application).collect();
+        let mut traffic = Vec::new();
+        for id in applications {
+            match self.get::<TrafficView>(&format!("/v1/applications/{id}/traffic")).await {
+                Ok(view) => traffic.push(view),
+                // It has ended meanwhile.
+                Err(ClientError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lbaf::export::Measured { hosts, partitions, traffic })
     }
 
     async fn stop(&self, application: &ApplicationId) -> Result<serde_json::Value, ClientError> {
-        call(&self.address, Method::POST, &format!("/v1/applications/{application}/stop"), Vec::new()).await
+        call(&self.addresses, Method::POST, &format!("/v1/applications/{application}/stop"), Vec::new()).await
     }
 
     fn show<T: Serialize>(&self, value: &T, text: impl Fn(&T) -> String) -> Result<(), CliError> {
@@ -387,11 +601,11 @@ impl Client {
     }
 
     async fn submit(&self, manifest: &Path, wait: bool) -> Result<u8, CliError> {
-        let specification = policy::read(manifest)?;
+        let specification = administration::specification(manifest)?;
         let waiter = format!("w{}", std::process::id());
         let path =
             if wait { format!("/v1/applications?waiter={waiter}") } else { "/v1/applications".to_owned() };
-        let submitted: Submitted = call(&self.address, Method::POST, &path, encode(&specification)).await?;
+        let submitted: Submitted = call(&self.addresses, Method::POST, &path, encode(&specification)).await?;
         if !wait {
             self.show(&submitted, |submitted| format!("{}\n", submitted.application))?;
             return Ok(0);
@@ -491,7 +705,7 @@ impl Client {
     }
 
     async fn migrate(&self, order: MigrateOrder) -> Result<u8, CliError> {
-        let mut view: MoveView = call(&self.address, Method::POST, "/v1/moves", encode(&order)).await?;
+        let mut view: MoveView = call(&self.addresses, Method::POST, "/v1/moves", encode(&order)).await?;
         while view.state != "done" && view.state != "failed" {
             view = self.get(&format!("/v1/moves/{}?wait_s=10", view.id)).await?;
         }

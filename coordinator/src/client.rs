@@ -39,6 +39,9 @@ pub enum ClientError {
     /// It did not answer.
     #[error("the coordinator did not answer within {TIMEOUT:?}")]
     Timeout,
+    /// It does not lead.
+    #[error("{0}")]
+    Standby(String),
     /// It said no.
     #[error("{0}")]
     Refused(String),
@@ -51,8 +54,39 @@ impl ClientError {
     }
 }
 
-/// Asks the coordinator.
+/// An error with its sources in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// Asks the coordinator: of several addresses the first one that leads.
 pub async fn call<T: DeserializeOwned>(
+    addresses: &[TcpAddress],
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<T, ClientError> {
+    let mut last = ClientError::Timeout;
+    for address in addresses {
+        match call_one(address, method.clone(), path, body.clone()).await {
+            // It has not been asked, so another one may be.
+            Err(error @ (ClientError::Connect { .. } | ClientError::Standby(_))) => last = error,
+            result => return result,
+        }
+    }
+    Err(last)
+}
+
+async fn call_one<T: DeserializeOwned>(
     address: &TcpAddress,
     method: Method,
     path: &str,
@@ -63,6 +97,9 @@ pub async fn call<T: DeserializeOwned>(
         .map_err(|_| ClientError::Timeout)??;
     if !status.is_success() {
         let text = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.error);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(ClientError::Standby(text.unwrap_or_default()));
+        }
         return Err(ClientError::Refused(
             text.unwrap_or_else(|_| format!("the coordinator answered {status}")),
         ));

@@ -3,22 +3,30 @@
 //! It neither reads a clock nor opens a socket. Whoever calls it writes the outbox's records to the journal *before* it
 //! hands the outbox's commands to [`Cluster::release`].
 
+mod administration;
+mod admission;
 mod answers;
+mod monitor;
 mod moves;
+mod pool;
+mod snapshot;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 
 use control::{
-    Action, Answer, ApplicationId, ClusterId, Command, CommandResult, CommandsRequest, Epoch, HostName,
-    MoveId, Outcome, PartitionState, Peer, PlannedMove, Rank, Report, Specification, SpecificationError,
-    Start, StreamPosition, fabric_address,
+    Action, Answer, ApplicationId, ClusterId, Command, CommandResult, CommandsRequest, Epoch, HookAction,
+    HostName, MoveId, Outcome, PartitionState, Peer, PlannedMove, PolicyValueError, Rank, Report,
+    SpecificationError, Start, StreamPosition, fabric_address,
 };
 use thiserror::Error;
 
 use crate::executor::Flight;
+use crate::metrics::Planned;
 use crate::model::Model;
 use crate::output::Log;
-use crate::placement::{self, PlaceHost, PlacementError};
+use crate::placement::PlacementError;
 use crate::planner;
 use crate::reconcile::{Finding, examine};
 use crate::record::{Entry, Record};
@@ -27,6 +35,8 @@ use crate::view::{Process, View};
 
 /// Exit status of an application that a user stopped, as a shell shows SIGTERM.
 const STATUS_STOPPED: u8 = 143;
+/// Time that passes in one step when the coordinator was held up.
+const HELD_UP_MS: u64 = 1_000;
 /// Applications whose output is kept after their end.
 const LOGS_MAX: usize = 16;
 /// A command to an orphan is repeated after this long.
@@ -66,9 +76,35 @@ pub enum ClusterError {
     /// It cannot run anywhere.
     #[error("the application is refused: {0}")]
     Specification(#[from] SpecificationError),
-    /// It cannot be placed now.
+    /// It can never be placed.
     #[error("the application cannot be placed: {0}")]
     Placement(#[from] PlacementError),
+    /// More than its quota.
+    #[error("the application is refused: its quota is {limit} of {what}, it asks for {asked}")]
+    Quota {
+        /// Of what.
+        what: &'static str,
+        /// How much.
+        limit: u64,
+        /// What it wants.
+        asked: u64,
+    },
+    /// The policy cannot be followed.
+    #[error("the policy is refused: {0}")]
+    Policy(#[from] PolicyValueError),
+    /// There is no such host.
+    #[error("there is no host {0}; `coordinator hosts` lists them")]
+    NoHost(HostName),
+    /// The host cannot change so.
+    #[error("host {host} cannot {action}: {reason}")]
+    Host {
+        /// The host.
+        host: HostName,
+        /// What was asked for.
+        action: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// There is no such application.
     #[error("there is no application {0}; `coordinator apps` lists them")]
     NoApplication(ApplicationId),
@@ -87,6 +123,19 @@ pub enum ClusterError {
         /// Why.
         reason: String,
     },
+}
+
+/// A hook to be run; its end is told to [`Cluster::hook_ended`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookOrder {
+    /// First argument.
+    pub host: HostName,
+    /// Second argument.
+    pub action: HookAction,
+    /// The script.
+    pub command: String,
+    /// It is killed after this long, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// What a call leaves to be done, in this order: records to the journal, then commands to agents.
@@ -128,12 +177,24 @@ pub struct Cluster {
     orphans: BTreeMap<(HostName, Process), u64>,
     planned: VecDeque<PlannedMove>,
     planned_ms: u64,
+    /// Waves of the planned moves that are under way.
+    under_way: BTreeMap<MoveId, u32>,
+    hooks: Vec<HookOrder>,
+    pending: Option<pool::Pending>,
+    noted_ms: u64,
     imbalanced_since_ms: Option<u64>,
     /// Loss from imbalance since the last plan that moved something, in application-seconds, and up to when.
     suffered_s: f64,
     suffered_at_ms: Option<u64>,
     overloaded_since_ms: Option<u64>,
     overload_told: bool,
+    /// When time passed last, and when it went on after the coordinator had been held up (Unix milliseconds).
+    ticked_ms: u64,
+    awake_ms: u64,
+    /// Applications that count their work in units.
+    sharing: BTreeMap<ApplicationId, units::Sharing>,
+    /// How the last round of planning went, for the metrics.
+    noted: Option<Planned>,
 }
 
 impl Cluster {
@@ -164,13 +225,22 @@ impl Cluster {
             orphans: BTreeMap::new(),
             planned: VecDeque::new(),
             planned_ms: 0,
+            under_way: BTreeMap::new(),
+            hooks: Vec::new(),
+            pending: None,
+            noted_ms: now_ms,
             imbalanced_since_ms: None,
             suffered_s: 0.0,
             suffered_at_ms: None,
             overloaded_since_ms: None,
             overload_told: false,
+            ticked_ms: now_ms,
+            awake_ms: now_ms,
+            sharing: BTreeMap::new(),
+            noted: None,
         };
         cluster.record(now_ms, Record::Started { incarnation });
+        cluster.resume_hooks(now_ms);
         cluster
     }
 
@@ -223,7 +293,7 @@ impl Cluster {
             self.take_result(now_ms, result);
         }
         self.advance(now_ms);
-        Ok(Answer { cluster: self.name.clone(), positions })
+        Ok(Answer { cluster: self.name.clone(), fence: self.state.incarnation, positions })
     }
 
     /// Commands that the agent does not have yet; none if there are none now.
@@ -243,46 +313,25 @@ impl Cluster {
 
     /// Time has passed.
     pub fn tick(&mut self, now_ms: u64) {
+        // While the coordinator was stopped, or waited for its store, nobody could report to it.
+        if now_ms.saturating_sub(self.ticked_ms) > HELD_UP_MS {
+            self.awake_ms = now_ms;
+        }
+        self.ticked_ms = now_ms;
         self.find_lost_hosts(now_ms);
         self.advance(now_ms);
         if now_ms.saturating_sub(self.planned_ms) >= self.settings.period_ms {
             self.planned_ms = now_ms;
+            self.admit_queued(now_ms);
+            self.share_units(now_ms);
             self.plan_moves(now_ms);
         }
-    }
-
-    /// Takes an application. Output is kept for `waiter` from the first byte on.
-    pub fn submit(
-        &mut self,
-        now_ms: u64,
-        specification: Specification,
-        waiter: Option<&str>,
-    ) -> Result<ApplicationId, ClusterError> {
-        specification.check()?;
-        let hosts = placement::place(&specification, self.place_hosts())?;
-        let name = format!("{}-{}", specification.name, self.state.next_application());
-        let application: ApplicationId = name.parse().map_err(|_| SpecificationError::Name)?;
-        for host in hosts.iter().collect::<BTreeSet<_>>() {
-            self.activate_for(now_ms, host, "an application is pinned to it");
-        }
-        let record = Record::Submitted {
-            application: application.clone(),
-            specification: Box::new(specification),
-            hosts,
-        };
-        self.record(now_ms, record);
-        let mut log = Log::new(false);
-        // Registers the waiter; there is nothing to read yet.
-        let _ = log.read(now_ms, waiter, 0, 0);
-        self.logs.insert(application.clone(), log);
-        self.advance(now_ms);
-        Ok(application)
     }
 
     /// Ends an application.
     pub fn stop(&mut self, now_ms: u64, application: &ApplicationId) -> Result<(), ClusterError> {
         let known = self.state.applications.get(application);
-        let live = known.ok_or_else(|| ClusterError::NoApplication(application.clone()))?.is_live();
+        let live = known.ok_or_else(|| ClusterError::NoApplication(application.clone()))?.is_wanted();
         if live {
             self.end_application(now_ms, application, STATUS_STOPPED, Some("stopped by a user".into()));
             self.advance(now_ms);
@@ -299,7 +348,14 @@ impl Cluster {
     fn command(&mut self, host: &HostName, process: &Process, action: Action) -> u64 {
         self.last_command += 1;
         let (application, rank, epoch) = process.clone();
-        let command = Command { id: self.last_command, application, rank, epoch, action };
+        let command = Command {
+            id: self.last_command,
+            fence: self.state.incarnation,
+            application,
+            rank,
+            epoch,
+            action,
+        };
         self.outbox.commands.push((host.clone(), command));
         self.last_command
     }
@@ -328,7 +384,7 @@ impl Cluster {
                 .hosts
                 .get(name)
                 .map_or(self.started_ms + self.settings.host_timeout_ms, |seen| seen.at_ms);
-            let silent_ms = now_ms.saturating_sub(since);
+            let silent_ms = now_ms.saturating_sub(since.max(self.awake_ms));
             if silent_ms > self.settings.host_timeout_ms && !host.lost {
                 lost.push((name.clone(), silent_ms));
             }
@@ -336,7 +392,12 @@ impl Cluster {
         for (host, silent_ms) in lost {
             self.queues.remove(&host);
             self.view.hosts.remove(&host);
+            let involved = self.planned.iter().any(|it| it.from == host || it.to == host);
+            let reason = format!("host {host} was lost");
             self.record(now_ms, Record::HostLost { host, silent_ms });
+            if involved {
+                self.abort_plan(now_ms, self.planned.len(), reason);
+            }
         }
     }
 
@@ -413,6 +474,8 @@ impl Cluster {
         self.reconcile(now_ms);
         self.end_orphans(now_ms);
         self.tell_peers();
+        self.note_empty(now_ms);
+        self.roll_back_drains(now_ms);
         self.start_planned(now_ms);
     }
 
@@ -448,7 +511,11 @@ impl Cluster {
                 peers.insert(peer, Peer { epoch: owner.epoch, address });
             }
         }
+        let paths = || component.files.iter().map(|file| &file.host).chain([&component.executable]);
+        let digest =
+            |path: &PathBuf| Some((path.clone(), application.specification.digests.get(path)?.clone()));
         let start = Start {
+            digests: paths().filter_map(digest).collect(),
             ranks: application.specification.ranks(),
             executable: component.executable,
             args: component.args,
@@ -465,7 +532,7 @@ impl Cluster {
     }
 
     fn end_application(&mut self, now_ms: u64, id: &ApplicationId, status: u8, reason: Option<String>) {
-        if self.state.applications.get(id).is_some_and(|application| application.is_live()) {
+        if self.state.applications.get(id).is_some_and(|application| application.is_wanted()) {
             self.record(now_ms, Record::ApplicationEnding { application: id.clone(), status, reason });
             self.step_flights(now_ms, None);
         }
@@ -543,6 +610,10 @@ impl Cluster {
             }
         }
         for (host, process, action) in found {
+            if action == Action::Kill && !self.orphans.contains_key(&(host.clone(), process.clone())) {
+                let (application, rank, epoch) = process.clone();
+                self.record(now_ms, Record::Stray { application, rank, epoch, host: host.clone() });
+            }
             self.command(&host, &process, action);
             self.orphans.insert((host, process), now_ms);
         }
@@ -597,21 +668,6 @@ impl Cluster {
         }
     }
 
-    fn place_hosts(&self) -> Vec<PlaceHost> {
-        let usable = |name: &HostName| self.state.hosts.get(name).filter(|host| !host.lost);
-        let host = |(name, seen): (&HostName, &crate::view::Seen)| {
-            let (partitions, used) = self.usage(name);
-            Some(PlaceHost {
-                name: name.clone(),
-                cpus: u32::try_from(seen.facts.cpus.len()).unwrap_or(u32::MAX),
-                partitions,
-                memory_free: seen.facts.memory_bytes.saturating_sub(used),
-                standby: usable(name)?.standby,
-            })
-        };
-        self.view.hosts.iter().filter_map(host).collect()
-    }
-
     /// Partitions of a host and the memory they take, in bytes; those on their way to it included.
     fn usage(&self, host: &HostName) -> (u32, u64) {
         let (mut count, mut bytes) = (0, 0_u64);
@@ -627,11 +683,5 @@ impl Cluster {
             }
         }
         (count, bytes)
-    }
-
-    fn activate_for(&mut self, now_ms: u64, host: &HostName, reason: &str) {
-        if self.state.hosts.get(host).is_some_and(|host| host.standby) {
-            self.record(now_ms, Record::HostActivated { host: host.clone(), reason: reason.to_owned() });
-        }
     }
 }

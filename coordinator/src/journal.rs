@@ -1,24 +1,23 @@
-//! The journal: every [`Entry`] in order in an embedded store, each hashed together with the hash before it.
+//! The journal: every [`Entry`] in order in a store, each hashed together with the hash before it.
 //!
 //! ```text
-//! table "records": index (u64, from 0) -> hash (32 bytes) | entry (JSON)
-//!                  hash = SHA-256( hash before (32 zero bytes at first) | index (u64 LE) | length (u64 LE) | entry )
-//! table "head":    "head" -> count (u64 LE) | hash of the last record: a cut-off end is found as well
+//! record: hash (32 bytes) | entry (JSON)
+//!         hash = SHA-256( hash before (32 zero bytes at first) | index (u64 LE, from 0) | length (u64 LE) | entry )
+//! head:   count (u64 LE) | hash of the last record: a cut-off end is found as well
 //! ```
 //! A change of any record, also one that keeps it well-formed, is found when the journal is opened. Who can write the file
 //! can also write a whole new chain: the head's hash has to be kept elsewhere to exclude that.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use control::ClusterId;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::record::{Entry, Record, VERSION};
+use crate::store::embedded::Embedded;
+use crate::store::{Store, StoreError};
 
-const RECORDS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("records");
-const HEAD: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("head");
 const HASH_BYTES: usize = 32;
 const ENTRY_BYTES_MAX: usize = 16 << 20;
 
@@ -28,37 +27,32 @@ type Hash = [u8; HASH_BYTES];
 #[derive(Debug, Error)]
 pub enum JournalError {
     /// The store failed.
-    #[error("the journal {} cannot be used; is another coordinator running, or the disk full?", path.display())]
-    Store {
-        /// The file.
-        path: PathBuf,
-        /// What it said.
-        #[source]
-        source: Box<redb::Error>,
-    },
+    #[error("the journal")]
+    Store(#[from] StoreError),
     /// A record is not what was written.
-    #[error("the journal {} was changed or damaged at record {index}; restore it from a copy", path.display())]
+    #[error("the journal {name} was changed or damaged at record {index}; restore it from a copy")]
     Damaged {
-        /// The file.
-        path: PathBuf,
+        /// The store.
+        name: String,
         /// The first bad record.
         index: u64,
     },
     /// It was written by another version.
-    #[error("the journal {} has version {version}, this program {VERSION}; use the program that wrote it", path.display())]
+    #[error(
+        "the journal {name} has version {version}, this program {VERSION}; use the program that wrote it"
+    )]
     Version {
-        /// The file.
-        path: PathBuf,
+        /// The store.
+        name: String,
         /// Its version.
         version: u32,
     },
 }
 
-/// An open journal. There is one writer: the store locks its file.
+/// An open journal. There is one writer: the store sees to it.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    database: Database,
+    store: Box<dyn Store>,
     count: u64,
     hash: Hash,
 }
@@ -80,21 +74,28 @@ fn chain(before: &Hash, index: u64, entry: &[u8]) -> Hash {
 }
 
 impl Journal {
-    /// Opens or makes the file, checks the whole chain, and returns the entries. A new journal begins with a
-    /// [`Record::Genesis`] for `new_cluster`.
+    /// Opens or makes the journal in a file, see [`Journal::open_in`].
     pub fn open(
         path: &Path,
         new_cluster: &ClusterId,
         now_ms: u64,
     ) -> Result<(Self, Vec<Entry>), JournalError> {
-        let store = |source: redb::Error| store_error(path, source);
-        let database = Database::create(path).map_err(|error| store(error.into()))?;
-        let mut journal = Self { path: path.to_owned(), database, count: 0, hash: [0; HASH_BYTES] };
+        Self::open_in(Box::new(Embedded::open(path)?), new_cluster, now_ms)
+    }
+
+    /// Checks the whole chain in a store, and returns the entries. A new journal begins with a [`Record::Genesis`] for
+    /// `new_cluster`.
+    pub fn open_in(
+        store: Box<dyn Store>,
+        new_cluster: &ClusterId,
+        now_ms: u64,
+    ) -> Result<(Self, Vec<Entry>), JournalError> {
+        let mut journal = Self { store, count: 0, hash: [0; HASH_BYTES] };
         let entries = journal.read()?;
         if let Some(Entry { record: Record::Genesis { version, .. }, .. }) = entries.first()
             && *version != VERSION
         {
-            return Err(JournalError::Version { path: path.to_owned(), version: *version });
+            return Err(JournalError::Version { name: journal.store.name(), version: *version });
         }
         if !entries.is_empty() {
             return Ok((journal, entries));
@@ -110,47 +111,49 @@ impl Journal {
         (self.count, self.hash)
     }
 
-    /// Adds entries; they are on disk when this returns.
+    /// Adds entries; they are durable when this returns. If it fails the first of them may be, in whole batches.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
-        if entries.is_empty() {
-            return Ok(());
+        let (records_max, bytes_max) = self.store.batch();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for entry in entries {
+            let encoded = control::encode(entry);
+            if !batch.is_empty()
+                && (batch.len() >= records_max || bytes + encoded.len() + HASH_BYTES > bytes_max)
+            {
+                self.write(&std::mem::take(&mut batch))?;
+                bytes = 0;
+            }
+            bytes += encoded.len() + HASH_BYTES;
+            batch.push(encoded);
         }
-        let (count, hash) = self.write(entries).map_err(|source| store_error(&self.path, source))?;
+        if batch.is_empty() { Ok(()) } else { self.write(&batch) }
+    }
+
+    /// What was decided cannot be written: the process ends, as the store sees fit.
+    pub fn give_up(&self) -> ! {
+        self.store.give_up()
+    }
+
+    fn write(&mut self, entries: &[Vec<u8>]) -> Result<(), JournalError> {
+        let (mut count, mut hash) = (self.count, self.hash);
+        let mut records = Vec::new();
+        for entry in entries {
+            let sealed = seal(&hash, count, entry);
+            hash.copy_from_slice(&sealed[..HASH_BYTES]);
+            records.push(sealed);
+            count += 1;
+        }
+        self.store.append(self.count, &records, &head(count, &hash))?;
         (self.count, self.hash) = (count, hash);
         Ok(())
     }
 
-    fn write(&self, entries: &[Entry]) -> Result<(u64, Hash), redb::Error> {
-        let (mut count, mut hash) = (self.count, self.hash);
-        let transaction = self.database.begin_write()?;
-        {
-            let mut records = transaction.open_table(RECORDS)?;
-            for entry in entries {
-                let sealed = seal(&hash, count, &control::encode(entry));
-                hash.copy_from_slice(&sealed[..HASH_BYTES]);
-                records.insert(count, sealed.as_slice())?;
-                count += 1;
-            }
-            let mut head = transaction.open_table(HEAD)?;
-            let value = [count.to_le_bytes().as_slice(), &hash].concat();
-            head.insert("head", value.as_slice())?;
-        }
-        transaction.commit()?;
-        Ok((count, hash))
-    }
-
     fn read(&mut self) -> Result<Vec<Entry>, JournalError> {
-        let store = |source: redb::Error| store_error(&self.path, source);
-        let transaction = self.database.begin_read().map_err(|error| store(error.into()))?;
-        let records = match transaction.open_table(RECORDS) {
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            records => records.map_err(|error| store(error.into()))?,
-        };
+        let stored = self.store.read()?;
         let mut entries = Vec::new();
-        for item in records.iter().map_err(|error| store(error.into()))? {
-            let (index, sealed) = item.map_err(|error| store(error.into()))?;
-            let damaged = || JournalError::Damaged { path: self.path.clone(), index: entries.len() as u64 };
-            let (index, sealed) = (index.value(), sealed.value());
+        let name = self.store.name();
+        for (index, sealed) in stored.records {
+            let damaged = || JournalError::Damaged { name: name.clone(), index: entries.len() as u64 };
             let entry = sealed
                 .get(HASH_BYTES..)
                 .filter(|entry| entry.len() <= ENTRY_BYTES_MAX)
@@ -163,23 +166,27 @@ impl Journal {
             entries.push(entry);
             (self.count, self.hash) = (self.count + 1, hash);
         }
-        let head = transaction.open_table(HEAD).map_err(|error| store(error.into()))?;
-        let head = head.get("head").map_err(|error| store(error.into()))?;
-        let expected = [self.count.to_le_bytes().as_slice(), &self.hash].concat();
-        if head.is_none_or(|head| head.value() != expected) {
-            return Err(JournalError::Damaged { path: self.path.clone(), index: self.count });
+        if entries.is_empty() && stored.head.is_none() {
+            return Ok(entries);
+        }
+        if stored.head.as_deref() != Some(head(self.count, &self.hash).as_slice()) {
+            return Err(JournalError::Damaged { name, index: self.count });
         }
         Ok(entries)
     }
 }
 
-fn store_error(path: &Path, source: redb::Error) -> JournalError {
-    JournalError::Store { path: path.to_owned(), source: Box::new(source) }
+fn head(count: u64, hash: &Hash) -> Vec<u8> {
+    [count.to_le_bytes().as_slice(), hash].concat()
 }
 
 #[cfg(test)]
 mod tests {
+    use redb::{Database, ReadableTable, TableDefinition};
+
     use super::*;
+
+    const RECORDS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("records");
 
     type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -266,6 +273,7 @@ mod tests {
                 epoch: 4,
                 reason: "asked by a user".into(),
                 explanation: None,
+                predicted: None,
             },
         };
         let encoded = control::encode(&entry);

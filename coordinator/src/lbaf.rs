@@ -4,6 +4,7 @@
 //! LBAF's ranks are hosts here, its tasks are partitions. Memory of a rank, as in its model: `rank_working_bytes`, each
 //! distinct shared block once, the largest `task_working_bytes`, and the footprints.
 
+pub mod export;
 mod files;
 
 use std::collections::BTreeMap;
@@ -349,6 +350,7 @@ impl Builder {
             rules: Vec::new(),
             sustained_s: 0.0,
             suffered_s: 0.0,
+            policy: 0,
             settings: Settings { beta_s_per_byte: self.model.beta, ..Settings::exact() },
         };
         (snapshot, self.origins, self.ignored)

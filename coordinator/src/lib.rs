@@ -12,24 +12,32 @@
 //! started again replays the journal and goes on.
 #![forbid(unsafe_code)]
 
+pub mod calibration;
 pub mod checker;
 mod cli;
 mod client;
 pub mod cluster;
 pub mod executor;
+pub mod history;
 pub mod journal;
 pub mod lbaf;
+pub mod metrics;
 pub mod model;
 mod net;
+mod openapi;
 pub mod output;
 pub mod placement;
 pub mod planner;
 pub mod policy;
+pub mod pool;
 pub mod reconcile;
 pub mod record;
 mod render;
+pub mod series;
 pub mod shares;
 pub mod state;
+pub mod store;
+mod top;
 pub mod view;
 
 pub use cli::main;

@@ -1,41 +1,35 @@
-//! The server: HTTP/1.1 + JSON for agents and users; the one file with the server's sockets, its clock and its journal writes.
+//! The server: HTTP/1.1 + JSON for agents and users. Here is how it starts; below, what it owns, its sockets and its routes.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod administration;
+mod routes;
+mod server;
+mod sockets;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State as Shared};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use control::{
-    ApplicationId, ClusterId, Commands, CommandsRequest, ErrorBody, IdError, MESSAGE_BYTES_MAX, Message,
-    MigrateOrder, MoveId, Report, Specification, Submitted, TcpAddress, decode, encode,
-};
-use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use control::{ClusterId, IdError, Policy, TcpAddress};
 use thiserror::Error;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::cluster::{Cluster, ClusterError, Settings};
 use crate::journal::{Journal, JournalError};
-
-/// How often time passes for the cluster.
-const TICK: Duration = Duration::from_millis(100);
-/// An agent that asks for commands is answered after this long at the latest.
-const COMMANDS_WAIT: Duration = Duration::from_secs(5);
-/// A user who waits for something new is answered after this long at the latest.
-const USER_WAIT_S_MAX: u64 = 20;
+use crate::store::embedded::Embedded;
+use crate::store::etcd::{EtcdError, Options};
+use crate::store::{Store, StoreError};
+use server::{Server, now_ms};
 
 /// A server that could not start or go on.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The state file.
+    /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Where it is kept.
+    #[error("--state or --store")]
+    Store(#[from] StoreError),
+    /// It cannot lead.
+    #[error("--store")]
+    Etcd(#[from] EtcdError),
     /// The address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -50,80 +44,68 @@ pub enum ServeError {
     /// Never happens: the name is made here.
     #[error("no name for the cluster")]
     Name(#[from] IdError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] ClusterError),
     /// The runtime or the server failed.
     #[error("the server failed")]
     Server(#[source] std::io::Error),
 }
 
-struct Core {
-    cluster: Cluster,
-    journal: Journal,
+/// The description of the API as JSON text.
+pub fn openapi() -> String {
+    crate::openapi::text(&routes::described().into_openapi())
 }
 
-struct Server {
-    core: Mutex<Core>,
-    /// Counts changes; who waits for something looks again at each.
-    changes: watch::Sender<u64>,
+/// Where the journal is.
+#[derive(Debug)]
+pub enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// In etcd, shared with others.
+    Etcd(Options),
 }
 
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Server {
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets something happen: decisions are in the journal before anybody is told of them.
-    fn act<T>(&self, act: impl FnOnce(&mut Cluster, u64) -> T) -> T {
-        let mut core = self.core();
-        let result = act(&mut core.cluster, now_ms());
-        let outbox = core.cluster.take_outbox();
-        let news = !outbox.entries.is_empty() || !outbox.commands.is_empty();
-        if let Err(error) = core.journal.append(&outbox.entries) {
-            // What was decided cannot be made durable: nobody may act on it. The next start goes on from the journal.
-            eprintln!("coordinator: {error}");
-            std::process::exit(1);
-        }
-        core.cluster.release(outbox.commands);
-        drop(core);
-        if news {
-            self.changed();
-        }
-        result
-    }
-
-    fn changed(&self) {
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Calls `look` until it finds something or `wait` is over, at every change.
-    async fn wait_for<T>(&self, wait: Duration, mut look: impl FnMut(&Self) -> (T, bool)) -> T {
-        let mut changes = self.changes.subscribe();
-        let deadline = Instant::now() + wait;
-        loop {
-            changes.mark_unchanged();
-            let (found, enough) = look(self);
-            if enough || tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
-                return found;
-            }
-        }
-    }
-}
-
-/// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready.
-pub fn serve(listen: &TcpAddress, state: &Path, settings: Settings) -> Result<(), ServeError> {
-    let name = random_cluster()?;
-    let (journal, entries) = Journal::open(state, &name, now_ms())?;
-    let cluster = Cluster::resume(settings, name, &entries, now_ms());
-    let server = Server { core: Mutex::new(Core { cluster, journal }), changes: watch::Sender::new(0) };
-    // The journal has the new start before anything else happens.
-    server.act(|_, _| ());
+/// Serves until SIGTERM or SIGINT. Prints one line with its address when it is ready, and one more when it leads.
+///
+/// `policy`: to be set at the start, if it is not the one that holds.
+pub fn serve(
+    listen: &TcpAddress,
+    place: Place,
+    settings: Settings,
+    policy: Option<Policy>,
+) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Server)?;
-    runtime.block_on(run(Arc::new(server), listen))
+    runtime.block_on(async {
+        match place {
+            Place::File(path) => {
+                let server = open(Box::new(Embedded::open(&path)?), settings, policy)?;
+                let socket = sockets::listen(listen)?;
+                sockets::run(server, socket).await
+            }
+            Place::Etcd(options) => {
+                let socket = sockets::listen(listen)?;
+                let Some(store) = sockets::stand_by(&socket, options).await? else { return Ok(()) };
+                let server = open(Box::new(store), settings, policy)?;
+                println!("coordinator: leading");
+                sockets::run(server, socket).await
+            }
+        }
+    })
+}
+
+fn open(
+    store: Box<dyn Store>,
+    settings: Settings,
+    policy: Option<Policy>,
+) -> Result<Arc<Server>, ServeError> {
+    let name = random_cluster()?;
+    let (journal, entries) = Journal::open_in(store, &name, now_ms())?;
+    let cluster = Cluster::resume(settings, name, &entries, now_ms());
+    let server = Server::new(cluster, journal);
+    server.act(|cluster, now| policy.map_or(Ok(0), |policy| cluster.set_policy(now, policy)))?;
+    Ok(Arc::new(server))
 }
 
 fn random_cluster() -> Result<ClusterId, ServeError> {
@@ -133,251 +115,4 @@ fn random_cluster() -> Result<ClusterId, ServeError> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(ServeError::Random)?;
     Ok(format!("c{:016x}", u64::from_le_bytes(bytes)).parse()?)
-}
-
-async fn run(server: Arc<Server>, listen: &TcpAddress) -> Result<(), ServeError> {
-    let error = |source| ServeError::Listen { address: listen.clone(), source };
-    let listener = TcpListener::bind((listen.host(), listen.port())).await.map_err(error)?;
-    let address = listener.local_addr().map_err(error)?;
-    println!("coordinator: listening on tcp:{address}");
-    let ticking = server.clone();
-    tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            ticking.act(|cluster, now| cluster.tick(now));
-        }
-    });
-    let routes = Router::new()
-        .route("/v1/agent/report", post(take_report))
-        .route("/v1/agent/commands", post(give_commands))
-        .route("/v1/applications", get(applications).post(submit))
-        .route("/v1/applications/{id}/output", get(output))
-        .route("/v1/applications/{id}/stop", post(stop))
-        .route("/v1/applications/{id}/explanation", get(explain_application))
-        .route("/v1/hosts", get(hosts))
-        .route("/v1/partitions", get(partitions))
-        .route("/v1/events", get(events))
-        .route("/v1/plan", get(plan))
-        .route("/v1/moves", post(migrate))
-        .route("/v1/moves/{id}", get(one_move))
-        .layer(DefaultBodyLimit::max(MESSAGE_BYTES_MAX))
-        .with_state(server);
-    tokio::select! {
-        result = axum::serve(listener, routes) => result.map_err(ServeError::Server),
-        result = told_to_end() => result.map_err(ServeError::Server),
-    }
-}
-
-/// Partitions go on without a coordinator: ending it ends nothing else.
-async fn told_to_end() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], encode(value)).into_response()
-}
-
-fn good<T: Serialize>(value: &T) -> Response {
-    json(StatusCode::OK, value)
-}
-
-fn bad(status: StatusCode, error: &dyn std::error::Error) -> Response {
-    json(status, &ErrorBody { error: error.to_string() })
-}
-
-fn refused(error: &ClusterError) -> Response {
-    let status = match error {
-        ClusterError::NoApplication(_) | ClusterError::NotLive(_) => StatusCode::NOT_FOUND,
-        ClusterError::Specification(_) => StatusCode::BAD_REQUEST,
-        _ => StatusCode::CONFLICT,
-    };
-    bad(status, error)
-}
-
-/// Decodes a body or answers why not.
-fn read<T: Message>(body: &[u8]) -> Result<T, Box<Response>> {
-    decode(body).map_err(|error| Box::new(bad(StatusCode::BAD_REQUEST, &error)))
-}
-
-fn read_id(id: &str) -> Result<ApplicationId, Box<Response>> {
-    id.parse().map_err(|error: IdError| Box::new(bad(StatusCode::BAD_REQUEST, &error)))
-}
-
-async fn take_report(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Response {
-    let report: Report = match read(&body) {
-        Ok(report) => report,
-        Err(response) => return *response,
-    };
-    let answer = server.act(|cluster, now| cluster.report(now, &report));
-    if !report.output.is_empty() || !report.partitions.is_empty() {
-        server.changed();
-    }
-    match answer {
-        Ok(answer) => good(&answer),
-        Err(error) => refused(&error),
-    }
-}
-
-async fn give_commands(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Response {
-    let request: CommandsRequest = match read(&body) {
-        Ok(request) => request,
-        Err(response) => return *response,
-    };
-    let found = server
-        .wait_for(COMMANDS_WAIT, |server| {
-            let found = server.core().cluster.commands(&request);
-            let enough = found.as_ref().is_ok_and(|commands| !commands.is_empty());
-            (found, enough)
-        })
-        .await;
-    match found {
-        Ok(commands) => {
-            let cluster = server.core().cluster.name().clone();
-            good(&Commands { cluster, commands })
-        }
-        Err(error) => refused(&error),
-    }
-}
-
-#[derive(Deserialize)]
-struct Waiting {
-    #[serde(default)]
-    after: u64,
-    #[serde(default)]
-    wait_s: u64,
-    waiter: Option<String>,
-}
-
-impl Waiting {
-    fn wait(&self) -> Duration {
-        Duration::from_secs(self.wait_s.min(USER_WAIT_S_MAX))
-    }
-
-    /// A name for a waiting client, if it is a sensible one.
-    fn waiter(&self) -> Option<&str> {
-        self.waiter.as_deref().filter(|name| name.len() <= 64)
-    }
-}
-
-async fn submit(Shared(server): Shared<Arc<Server>>, Query(query): Query<Waiting>, body: Bytes) -> Response {
-    let specification: Specification = match read(&body) {
-        Ok(specification) => specification,
-        Err(response) => return *response,
-    };
-    match server.act(|cluster, now| cluster.submit(now, specification, query.waiter())) {
-        Ok(application) => good(&Submitted { application }),
-        Err(error) => refused(&error),
-    }
-}
-
-async fn output(
-    Shared(server): Shared<Arc<Server>>,
-    UrlPath(id): UrlPath<String>,
-    Query(query): Query<Waiting>,
-) -> Response {
-    let id = match read_id(&id) {
-        Ok(id) => id,
-        Err(response) => return *response,
-    };
-    let found = server
-        .wait_for(query.wait(), |server| {
-            let found = server.act(|cluster, now| cluster.output(now, &id, query.after, query.waiter()));
-            let enough = found.as_ref().map_or(true, |answer| answer.complete || !answer.entries.is_empty());
-            (found, enough)
-        })
-        .await;
-    match found {
-        Ok(answer) => good(&answer),
-        Err(error) => refused(&error),
-    }
-}
-
-async fn stop(Shared(server): Shared<Arc<Server>>, UrlPath(id): UrlPath<String>) -> Response {
-    let id = match read_id(&id) {
-        Ok(id) => id,
-        Err(response) => return *response,
-    };
-    match server.act(|cluster, now| cluster.stop(now, &id)) {
-        Ok(()) => good(&serde_json::json!({})),
-        Err(error) => refused(&error),
-    }
-}
-
-async fn explain_application(Shared(server): Shared<Arc<Server>>, UrlPath(id): UrlPath<String>) -> Response {
-    let id = match read_id(&id) {
-        Ok(id) => id,
-        Err(response) => return *response,
-    };
-    let explanation = server.core().cluster.explain_application(now_ms(), &id);
-    match explanation {
-        Ok(explanation) => good(&explanation),
-        Err(error) => refused(&error),
-    }
-}
-
-async fn migrate(Shared(server): Shared<Arc<Server>>, body: Bytes) -> Response {
-    let order: MigrateOrder = match read(&body) {
-        Ok(order) => order,
-        Err(response) => return *response,
-    };
-    let started = server.act(|cluster, now| {
-        let id = cluster.migrate(now, &order)?;
-        Ok(cluster.one_move(id))
-    });
-    match started {
-        Ok(view) => good(&view),
-        Err(error) => refused(&error),
-    }
-}
-
-async fn one_move(
-    Shared(server): Shared<Arc<Server>>,
-    UrlPath(id): UrlPath<MoveId>,
-    Query(query): Query<Waiting>,
-) -> Response {
-    let look = |server: &Server| {
-        let view = server.core().cluster.one_move(id);
-        let over = view.as_ref().is_none_or(|view| view.state == "done" || view.state == "failed");
-        (view, over)
-    };
-    match server.wait_for(query.wait(), look).await {
-        Some(view) => good(&view),
-        None => {
-            let error = format!("there is no move {id}; `coordinator events` lists them");
-            json(StatusCode::NOT_FOUND, &ErrorBody { error })
-        }
-    }
-}
-
-async fn events(Shared(server): Shared<Arc<Server>>, Query(query): Query<Waiting>) -> Response {
-    let look = |server: &Server| {
-        let answer = server.core().cluster.events(query.after);
-        let enough = !answer.events.is_empty();
-        (answer, enough)
-    };
-    good(&server.wait_for(query.wait(), look).await)
-}
-
-async fn applications(Shared(server): Shared<Arc<Server>>) -> Response {
-    good(&server.core().cluster.applications(now_ms()))
-}
-
-async fn hosts(Shared(server): Shared<Arc<Server>>) -> Response {
-    good(&server.core().cluster.hosts(now_ms()))
-}
-
-async fn partitions(Shared(server): Shared<Arc<Server>>) -> Response {
-    good(&server.core().cluster.partitions())
-}
-
-async fn plan(Shared(server): Shared<Arc<Server>>) -> Response {
-    good(&server.core().cluster.plan_view(now_ms()))
 }

@@ -25,7 +25,7 @@ mod snapshot;
 pub use explain::{explain_application, percent};
 pub use order::Ordered;
 pub use snapshot::{
-    Edge, POLICY_VERSION, PlanApplication, PlanHost, PlanPartition, Rule, RuleKind, Settings, Snapshot,
+    Edge, FIXED, POLICY_VERSION, PlanApplication, PlanHost, PlanPartition, Rule, RuleKind, Settings, Snapshot,
 };
 
 use control::{CandidateView, GateView, PlannedMove};
@@ -120,6 +120,19 @@ pub fn is_imbalanced(snapshot: &Snapshot) -> bool {
     let problem = Problem::new(snapshot);
     let layout = Layout::new(&problem);
     excess(&layout) > snapshot.settings.imbalance && layout.work_max() >= snapshot.settings.least_utilisation
+}
+
+/// The hard rule that a move would break, or break more than it is; an affinity or a number of hosts may be on the way
+/// of several moves.
+pub fn broken_by(snapshot: &Snapshot, partition: usize, host: usize) -> Option<String> {
+    let known = partition < snapshot.partitions.len() && host < snapshot.hosts.len();
+    if !known || !snapshot.is_sound() {
+        return None;
+    }
+    let problem = Problem::new(snapshot);
+    let rule = Layout::new(&problem).broken_by((partition as u32, host as u32))?;
+    let rule = snapshot.rules.get(rule as usize)?;
+    (!rule.kind.is_of_all()).then(|| rule.name.clone())
 }
 
 /// Plans.

@@ -37,7 +37,7 @@ pub fn examine(
     confirmed: bool,
 ) -> Vec<Finding> {
     match application.phase {
-        Phase::Ended => Vec::new(),
+        Phase::Ended | Phase::Queued => Vec::new(),
         Phase::Ending => {
             let left = view.hosts_of(id).any(|host| state.hosts.get(host).is_some_and(|host| !host.lost));
             if confirmed && !left { vec![Finding::Gone] } else { Vec::new() }

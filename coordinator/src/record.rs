@@ -1,8 +1,8 @@
 //! What is decided and must not be forgotten: the contents of the journal, and the events users see.
 
 use control::{
-    ApplicationId, CandidateView, ClusterId, End, Epoch, EventView, HostName, MoveId, MoveReport, Rank,
-    Specification,
+    ApplicationId, Bytes, CandidateView, ClusterId, End, Epoch, EventView, HookAction, HostName, HostState,
+    MoveId, MoveReport, Policy, Prediction, Rank, Specification,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,12 +48,59 @@ pub enum Record {
         /// Why.
         reason: String,
     },
+    /// A host's role in the pool changes.
+    HostChanged {
+        /// The host.
+        host: HostName,
+        /// Its role from now on.
+        state: HostState,
+        /// Whose it is, if it is leased.
+        lease: Option<ApplicationId>,
+        /// Who is to get it once it is empty.
+        next: Option<ApplicationId>,
+        /// Why.
+        reason: String,
+    },
+    /// The hook of a host is to be run. Written before it is.
+    HookStarted {
+        /// The host.
+        host: HostName,
+        /// What for.
+        action: HookAction,
+        /// Why.
+        reason: String,
+    },
+    /// It has ended.
+    HookEnded {
+        /// The host.
+        host: HostName,
+        /// What for.
+        action: HookAction,
+        /// Why it failed, if it did.
+        failure: Option<String>,
+    },
+    /// The administrator's policy from now on.
+    PolicySet {
+        /// Rises by 1.
+        version: u64,
+        /// All of it.
+        policy: Box<Policy>,
+    },
     /// The active hosts are overloaded and no standby host may be activated.
     Overloaded {
         /// What would be done.
         reason: String,
     },
-    /// An application was taken; each rank has epoch 1 on its host.
+    /// An application was taken and waits for room.
+    Queued {
+        /// Its identity.
+        application: ApplicationId,
+        /// What was asked.
+        specification: Box<Specification>,
+        /// Why it does not fit now.
+        reason: String,
+    },
+    /// An application was taken, perhaps from the queue; each rank has epoch 1 on its host.
     Submitted {
         /// Its identity.
         application: ApplicationId,
@@ -116,6 +163,51 @@ pub enum Record {
         reason: String,
         /// The planner's numbers.
         explanation: Option<Box<CandidateView>>,
+        /// What it is expected to take.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        predicted: Option<Prediction>,
+    },
+    /// What the planner was given when it planned moves, or now and then when it did not; for what-if.
+    Planned {
+        /// See `history`.
+        inputs: Bytes,
+        /// The hash of the snapshot.
+        inputs_hash: String,
+        /// Moves that were planned: application, rank, destination.
+        moves: Vec<(ApplicationId, Rank, HostName)>,
+        /// Why these, or none.
+        explanation: String,
+    },
+    /// The units of work of a program are shared out anew.
+    UnitsShared {
+        /// The application.
+        application: ApplicationId,
+        /// Rises by 1.
+        generation: u64,
+        /// Units of every rank.
+        targets: Vec<u64>,
+        /// Speed of every rank's host relative to their mean, in parts per million.
+        speeds_ppm: Vec<u64>,
+        /// Why.
+        reason: String,
+    },
+    /// The rest of a plan is not carried out.
+    PlanAborted {
+        /// Moves that are left out.
+        left: usize,
+        /// What has changed.
+        reason: String,
+    },
+    /// A process runs that nothing accounts for; it is ended.
+    Stray {
+        /// The application.
+        application: ApplicationId,
+        /// The rank.
+        rank: Rank,
+        /// The epoch of the process.
+        epoch: Epoch,
+        /// Where it was found.
+        host: HostName,
     },
     /// The source does not know whether the destination has it.
     MoveInDoubt {
@@ -235,9 +327,49 @@ fn tell(record: &Record) -> Option<Told<'_>> {
             reason: Some(reason),
             ..Told::default()
         },
-        _ => return tell_of_application(record),
+        _ => return tell_of_pool(record),
     };
     Some(told)
+}
+
+fn tell_of_pool(record: &Record) -> Option<Told<'_>> {
+    let (kind, host, text, reason) = match record {
+        Record::HostChanged { host, state, lease, next, reason } => {
+            let lease = lease.as_ref().map(|it| format!(" to {it}")).unwrap_or_default();
+            let next = next.as_ref().map(|it| format!(", for {it}")).unwrap_or_default();
+            let text = format!("host {host} is {}{lease}{next}", state.name());
+            ("host-changed", host, text, Some(reason.as_str()))
+        }
+        Record::HookStarted { host, action, reason } => {
+            ("hook-started", host, format!("hook: {host} {}", action.name()), Some(reason.as_str()))
+        }
+        Record::HookEnded { host, action, failure: None } => {
+            ("hook-done", host, format!("hook: {host} {} done", action.name()), None)
+        }
+        Record::HookEnded { host, action, failure } => {
+            ("hook-failed", host, format!("hook: {host} {} failed", action.name()), failure.as_deref())
+        }
+        Record::PlanAborted { left, reason } => {
+            let text = format!("{left} planned moves are left out");
+            return Some(Told { kind: "plan-aborted", text, reason: Some(reason), ..Told::default() });
+        }
+        Record::Stray { application, rank, epoch, host } => {
+            return Some(Told {
+                kind: "stray",
+                application: Some(application),
+                rank: Some(*rank),
+                host: Some(host),
+                text: format!("a process with epoch {epoch} was found on {host} and is ended"),
+                reason: None,
+            });
+        }
+        Record::PolicySet { version, policy } => {
+            let text = format!("policy {version} holds ({} rules)", policy.rules.len());
+            return Some(Told { kind: "policy-set", text, ..Told::default() });
+        }
+        _ => return tell_of_application(record),
+    };
+    Some(Told { kind, host: Some(host), text, reason, ..Told::default() })
 }
 
 fn tell_of_application(record: &Record) -> Option<Told<'_>> {
@@ -252,6 +384,16 @@ fn tell_of_application(record: &Record) -> Option<Told<'_>> {
                 text.push('…');
             }
             ("submitted", application, text, None)
+        }
+        Record::Queued { application, specification, reason } => {
+            let text = format!("queued with {} ranks", specification.ranks());
+            ("queued", application, text, Some(reason.as_str()))
+        }
+        Record::UnitsShared { application, generation, targets, reason, .. } => {
+            let shown: Vec<String> = targets.iter().take(32).map(u64::to_string).collect();
+            let more = if targets.len() > 32 { " …" } else { "" };
+            let text = format!("units shared out ({generation}): {}{more}", shown.join(" "));
+            ("units-shared", application, text, Some(reason.as_str()))
         }
         Record::ApplicationRunning { application } => {
             ("running", application, "every partition runs".to_owned(), None)

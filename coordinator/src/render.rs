@@ -1,11 +1,15 @@
 //! Tables and lines for people; scripts use `--json`.
 
+mod monitor;
+
 use control::{
-    ApplicationExplanation, ApplicationView, CandidateView, EventView, GateView, HostView, MoveView,
-    PartitionView, PlanView,
+    ApplicationExplanation, ApplicationView, CalibrationView, CandidateView, EventView, GateView,
+    HostExplanation, HostView, MoveView, PartitionView, Percentiles, PlanView, PolicyView, ReplayedPlan,
 };
 
 use crate::lbaf::Outcome;
+
+pub use monitor::{exported, series, traffic};
 
 /// Columns wide enough for their contents, separated by two spaces.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -58,7 +62,7 @@ pub fn hosts(views: &[HostView]) -> String {
     let row = |it: &HostView| {
         vec![
             it.name.to_string(),
-            it.state.clone(),
+            it.lease.as_ref().map_or_else(|| it.state.clone(), |lease| format!("{} to {lease}", it.state)),
             it.cpus.len().to_string(),
             format!("{:.2}", it.load),
             format!("{:.0} %", 100.0 * it.utilisation),
@@ -131,8 +135,8 @@ pub fn plan(view: &PlanView) -> String {
 pub fn explained_plan(view: &PlanView) -> String {
     let mut text = hosts(&view.hosts);
     text.push_str(&format!(
-        "\nimbalance {:.3} (max / mean - 1), busiest host {:.3} -> {:.3}, loss {:.3} s/s, inputs {} (policy {})\n\n",
-        view.imbalance, view.work_max.0, view.work_max.1, view.loss, view.inputs_hash, view.policy_version
+        "\nimbalance {:.3} (max / mean - 1), busiest host {:.3} -> {:.3}, loss {:.3} s/s, inputs {} (planner {}, policy {})\n\n",
+        view.imbalance, view.work_max.0, view.work_max.1, view.loss, view.inputs_hash, view.policy_version, view.policy
     ));
     text.push_str(&gates(&view.gates));
     if !view.candidates.is_empty() {
@@ -160,7 +164,111 @@ pub fn application(it: &ApplicationExplanation) -> String {
         text.push_str("\ngates of the best:\n");
         text.push_str(&gates(&best.gates));
     }
-    text.push_str(&format!("\n{}\n", it.explanation));
+    text.push_str(&format!("\n{} (policy {})\n", it.explanation, it.policy));
+    text
+}
+
+/// `coordinator explain HOST`.
+pub fn host(it: &HostExplanation) -> String {
+    let lease = it.lease.as_ref().map(|lease| format!(" to {lease}")).unwrap_or_default();
+    let mut text = format!("{}: {}{lease} for {:.0} s: {}\n", it.host, it.state, it.since_s, it.reason);
+    if let Some(home) = &it.home {
+        text.push_str(&format!("it was leased to {home} first\n"));
+    }
+    if let Some(closed) = &it.closed {
+        text.push_str(&format!("nothing may come: {closed}\n"));
+    }
+    for decision in &it.decisions {
+        text.push_str(&format!("\n{}: {}\n{}", decision.what, decision.verdict, gates(&decision.gates)));
+    }
+    text.push_str(&format!("\npolicy {}\n", it.policy));
+    text
+}
+
+/// `coordinator policy show`.
+pub fn policy(it: &PolicyView) -> String {
+    if it.version == 0 {
+        return "no policy was set; `coordinator policy set FILE` sets one\n".to_owned();
+    }
+    let text = serde_json::to_string_pretty(&it.policy).unwrap_or_default();
+    format!("policy {}\n{text}\n", it.version)
+}
+
+/// `coordinator events --calibration`.
+pub fn calibration(it: &CalibrationView) -> String {
+    if it.moves.is_empty() {
+        return "no move has been made with a prediction yet\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = it
+        .moves
+        .iter()
+        .map(|it| {
+            vec![
+                it.id.to_string(),
+                it.application.to_string(),
+                it.rank.to_string(),
+                format!("{:.3}", it.predicted.total_s),
+                format!("{:.3}", it.actual_total_s),
+                format!("{:.2}", it.duration_ratio),
+                format!("{:.1}", it.predicted.blackout_ms),
+                format!("{:.1}", it.actual_blackout_ms),
+                format!("{:.2}", it.blackout_ratio),
+            ]
+        })
+        .collect();
+    let head = [
+        "MOVE",
+        "APPLICATION",
+        "RANK",
+        "PREDICTED S",
+        "ACTUAL S",
+        "RATIO",
+        "PREDICTED MS",
+        "BLACKOUT MS",
+        "RATIO",
+    ];
+    let line = |what: &str, it: &Percentiles| {
+        format!(
+            "{what}: actual / predicted p50 {:.2}, p90 {:.2}, p99 {:.2}; error p50 {:.0} %, p90 {:.0} %\n",
+            it.p50,
+            it.p90,
+            it.p99,
+            100.0 * it.error_p50,
+            100.0 * it.error_p90
+        )
+    };
+    let (duration, blackout) = it.cost_factor;
+    format!(
+        "{}\n{}{}costs are predictions x {duration:.2} (duration) and x {blackout:.2} (blackout)\n",
+        table(&head, &rows),
+        line("duration", &it.duration),
+        line("blackout", &it.blackout),
+    )
+}
+
+/// `coordinator plan --from-journal`.
+pub fn replayed(plans: &[ReplayedPlan]) -> String {
+    let mut text = String::new();
+    for it in plans.iter().filter(|it| it.differs) {
+        let list = |moves: &[String]| if moves.is_empty() { "nothing".to_owned() } else { moves.join(", ") };
+        text.push_str(&format!(
+            "record {} (busiest host {:.3} -> {:.3})\n  then: {}: {}\n  now:  {}: {}\n",
+            it.record,
+            it.work_max,
+            it.work_max_after,
+            list(&it.did),
+            it.did_explanation,
+            list(&it.would),
+            it.would_explanation
+        ));
+    }
+    let count = |differs: &dyn Fn(&ReplayedPlan) -> bool| plans.iter().filter(|it| differs(it)).count();
+    text.push_str(&format!(
+        "{} plans, {} differ, {} of the same inputs\n",
+        plans.len(),
+        count(&|it| it.differs),
+        count(&|it| it.same_inputs)
+    ));
     text
 }
 

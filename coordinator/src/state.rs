@@ -5,18 +5,22 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use control::{
-    ApplicationId, CandidateView, ClusterId, End, Epoch, EventView, HostName, MoveId, MoveReport, Rank,
-    Specification,
+    ApplicationId, CandidateView, ClusterId, End, Epoch, EventView, HookAction, HostName, HostState, MoveId,
+    MoveReport, PolicyView, Prediction, Rank, Specification,
 };
 
 use crate::record::{Entry, MoveIdentity, Record};
 
+/// Why a host has the role that its agent asked for.
+const JOINED: &str = "its agent reported";
 /// Events kept in memory; the journal has all.
 const EVENTS_MAX: usize = 20_000;
 
 /// Where an application is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Waits for room; no partition has a host.
+    Queued,
     /// Placed; not every partition has been seen running.
     Placed,
     /// Every partition has been seen running.
@@ -74,10 +78,30 @@ pub struct Application {
     pub reason: Option<String>,
     /// By rank.
     pub partitions: Vec<Ownership>,
+    /// How its units of work were shared out last.
+    pub shared: Option<Shared>,
+}
+
+/// A sharing-out of units of work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Rises by 1.
+    pub generation: u64,
+    /// Units of every rank.
+    pub targets: Vec<u64>,
+    /// Speed of every rank's host relative to their mean, in parts per million.
+    pub speeds_ppm: Vec<u64>,
+    /// Unix milliseconds.
+    pub time_ms: u64,
 }
 
 impl Application {
-    /// Is it still to go on?
+    /// Is it not over, whether it has begun or not?
+    pub fn is_wanted(&self) -> bool {
+        self.is_live() || self.phase == Phase::Queued
+    }
+
+    /// Has it begun, and is it still to go on?
     pub fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Placed | Phase::Running)
     }
@@ -123,15 +147,71 @@ pub struct Move {
     pub time_ms: u64,
     /// What the source measured.
     pub measured: Option<MoveReport>,
+    /// What was predicted.
+    pub predicted: Option<Prediction>,
 }
 
-/// Role of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A host and its role in the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// In reserve.
-    pub standby: bool,
+    /// Its role.
+    pub state: HostState,
     /// Silent for too long.
     pub lost: bool,
+    /// Whose it is.
+    pub lease: Option<ApplicationId>,
+    /// The application that it was leased to first, as long as that one is not over.
+    pub home: Option<ApplicationId>,
+    /// Who is to get it once it is empty.
+    pub next: Option<ApplicationId>,
+    /// What it was before it was cordoned or drained, and whose.
+    pub before: (HostState, Option<ApplicationId>),
+    /// Since when it has its role, Unix milliseconds.
+    pub since_ms: u64,
+    /// How often it has gone from one application to another.
+    pub handovers: u32,
+    /// Why it has its role.
+    pub reason: String,
+    /// The hook that runs for it.
+    pub hook: Option<(HookAction, String)>,
+    /// When its hook failed last, Unix milliseconds.
+    pub hook_failed_ms: Option<u64>,
+}
+
+impl Host {
+    fn new(state: HostState, now_ms: u64) -> Self {
+        Self {
+            state,
+            lost: false,
+            lease: None,
+            home: None,
+            next: None,
+            before: (state, None),
+            since_ms: now_ms,
+            handovers: 0,
+            reason: JOINED.to_owned(),
+            hook: None,
+            hook_failed_ms: None,
+        }
+    }
+
+    /// Is it in reserve?
+    pub fn is_standby(&self) -> bool {
+        self.state == HostState::Standby
+    }
+
+    /// May partitions be on it, though perhaps no new ones?
+    pub fn is_in_use(&self) -> bool {
+        !self.lost && !matches!(self.state, HostState::Standby)
+    }
+
+    /// Why no partition may come, if so.
+    pub fn closed(&self) -> Option<String> {
+        match self.state {
+            HostState::Active | HostState::Leased | HostState::Standby => None,
+            state => Some(format!("it is {} ({})", state.name(), self.reason)),
+        }
+    }
 }
 
 /// The sum of all records.
@@ -147,6 +227,8 @@ pub struct State {
     pub moves: BTreeMap<MoveId, Move>,
     /// All hosts ever.
     pub hosts: BTreeMap<HostName, Host>,
+    /// The administrator's policy.
+    pub policy: PolicyView,
     /// The newest events.
     pub events: VecDeque<EventView>,
     /// Number of records.
@@ -182,23 +264,28 @@ impl State {
             Record::Genesis { cluster, .. } => self.cluster = Some(cluster.clone()),
             Record::Started { incarnation } => self.incarnation = *incarnation,
             Record::HostJoined { host, standby, .. } => {
-                let known = self.hosts.get(host).copied();
-                // An activated host stays active when its agent is started again.
-                let standby = *standby && known.is_none_or(|known| known.standby);
-                self.hosts.insert(host.clone(), Host { standby, lost: false });
+                let state = if *standby { HostState::Standby } else { HostState::Active };
+                let made = || Host::new(state, entry.time_ms);
+                // A host keeps the role that it was given when its agent is started again.
+                let known = self.hosts.entry(host.clone()).or_insert_with(made);
+                known.lost = false;
+                if known.reason == JOINED && !(known.state == HostState::Active && *standby) {
+                    *known = made();
+                }
             }
             Record::HostLost { host, .. } => {
                 if let Some(host) = self.hosts.get_mut(host) {
                     host.lost = true;
                 }
             }
-            Record::HostActivated { host, .. } => {
-                if let Some(host) = self.hosts.get_mut(host) {
-                    host.standby = false;
-                }
+            Record::HostActivated { host, reason } => {
+                self.change_host(host, entry, (HostState::Active, None, None), reason);
             }
             Record::Overloaded { .. } => {}
-            _ => self.apply_to_application(entry),
+            Record::PolicySet { version, policy } => {
+                self.policy = PolicyView { version: *version, policy: policy.as_ref().clone() };
+            }
+            _ => self.apply_to_pool(entry),
         }
         self.records += 1;
         let moves = &self.moves;
@@ -211,19 +298,75 @@ impl State {
         }
     }
 
+    fn apply_to_pool(&mut self, entry: &Entry) {
+        match &entry.record {
+            Record::HostChanged { host, state, lease, next, reason } => {
+                self.change_host(host, entry, (*state, lease.clone(), next.clone()), reason);
+            }
+            Record::HookStarted { host, action, reason } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.hook = Some((*action, reason.clone()));
+                }
+            }
+            Record::HookEnded { host, failure, .. } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.hook = None;
+                    host.hook_failed_ms = failure.as_ref().map(|_| entry.time_ms);
+                }
+            }
+            _ => self.apply_to_application(entry),
+        }
+    }
+
+    fn change_host(
+        &mut self,
+        host: &HostName,
+        entry: &Entry,
+        (state, lease, next): (HostState, Option<ApplicationId>, Option<ApplicationId>),
+        reason: &str,
+    ) {
+        let Some(it) = self.hosts.get_mut(host) else { return };
+        if matches!(it.state, HostState::Active | HostState::Leased) {
+            it.before = (it.state, it.lease.clone());
+        }
+        if let Some(new) = lease.as_ref().filter(|_| state == HostState::Leased) {
+            it.handovers += u32::from(it.home.as_ref().is_some_and(|home| home != new) || it.handovers > 0);
+            it.home.get_or_insert_with(|| new.clone());
+        }
+        it.since_ms = entry.time_ms;
+        (it.state, it.lease, it.next) = (state, lease, next);
+        it.reason = reason.to_owned();
+    }
+
     fn apply_to_application(&mut self, entry: &Entry) {
         match &entry.record {
+            Record::Queued { application, specification, .. } => {
+                let made = queued(specification, entry.time_ms);
+                self.applications.insert(application.clone(), made);
+            }
             Record::Submitted { application, specification, hosts } => {
+                let waited = self.applications.get(application).map(|it| it.submitted_ms);
                 let made = Application {
                     specification: specification.as_ref().clone(),
-                    submitted_ms: entry.time_ms,
+                    submitted_ms: waited.unwrap_or(entry.time_ms),
                     ended_ms: None,
                     phase: Phase::Placed,
                     exit_status: None,
                     reason: None,
                     partitions: hosts.iter().map(first_owner).collect(),
+                    shared: None,
                 };
                 self.applications.insert(application.clone(), made);
+            }
+            Record::UnitsShared { application, generation, targets, speeds_ppm, .. } => {
+                if let Some(it) = self.applications.get_mut(application) {
+                    it.shared = Some(Shared {
+                        generation: *generation,
+                        targets: targets.clone(),
+                        speeds_ppm: speeds_ppm.clone(),
+                        time_ms: entry.time_ms,
+                    });
+                }
             }
             Record::ApplicationRunning { application } => {
                 if let Some(application) = self.applications.get_mut(application) {
@@ -242,6 +385,12 @@ impl State {
                 if let Some(application) = self.applications.get_mut(application) {
                     application.phase = Phase::Ended;
                 }
+                for host in self.hosts.values_mut() {
+                    // Nobody waits for it, and nobody misses it.
+                    host.next = host.next.take().filter(|it| it != application);
+                    host.home = host.home.take().filter(|it| it != application);
+                    host.handovers = if host.home.is_none() { 0 } else { host.handovers };
+                }
             }
             Record::PartitionEnded { application, rank, epoch, end, .. } => {
                 if let Some(owner) = self.owner_mut(application, *rank) {
@@ -254,7 +403,17 @@ impl State {
 
     fn apply_to_move(&mut self, entry: &Entry) {
         match &entry.record {
-            Record::MoveStarted { id, application, rank, from, to, epoch, reason, explanation } => {
+            Record::MoveStarted {
+                id,
+                application,
+                rank,
+                from,
+                to,
+                epoch,
+                reason,
+                explanation,
+                predicted,
+            } => {
                 let Some(owner) = self.owner_mut(application, *rank) else { return };
                 owner.granted = *epoch;
                 owner.moving = Some(*id);
@@ -271,6 +430,7 @@ impl State {
                     failure: None,
                     time_ms: entry.time_ms,
                     measured: None,
+                    predicted: *predicted,
                 };
                 self.moves.insert(*id, made);
             }
@@ -313,6 +473,19 @@ impl State {
 
     fn owner_mut(&mut self, application: &ApplicationId, rank: Rank) -> Option<&mut Ownership> {
         self.applications.get_mut(application)?.partitions.get_mut(rank as usize)
+    }
+}
+
+fn queued(specification: &Specification, now_ms: u64) -> Application {
+    Application {
+        specification: specification.clone(),
+        submitted_ms: now_ms,
+        ended_ms: None,
+        phase: Phase::Queued,
+        exit_status: None,
+        reason: None,
+        partitions: Vec::new(),
+        shared: None,
     }
 }
 

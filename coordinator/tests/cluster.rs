@@ -336,3 +336,123 @@ fn a_standby_host_is_activated_when_the_others_are_overloaded() -> Result {
     }
     Ok(())
 }
+
+/// Sets a policy from text.
+fn set_policy(cluster: &Cluster, text: &str) -> Result {
+    let path = cluster.path().join("policy.toml");
+    std::fs::write(&path, text)?;
+    let set = cluster.client(&["policy", "set", &path.display().to_string()])?;
+    assert_eq!(set.status.code(), Some(0), "{set:?}");
+    Ok(())
+}
+
+#[test]
+fn a_rule_that_is_added_at_run_time_and_broken_is_cured_within_two_epochs() -> Result {
+    let mut cluster = Cluster::start(QUICK, &["a", "b"])?;
+    let more = "strategy = \"pinned\"\nmigrate = true\n[pinned]\n0 = \"a\"\n1 = \"a\"";
+    let id = cluster.submit(&cluster.held_manifest(2, 10, 10, more)?)?;
+    cluster.wait_running(&id)?;
+    assert_eq!(cluster.placement()?, "aa");
+    let bad = cluster.path().join("bad.toml");
+    std::fs::write(&bad, "[[anti-affinity]]\npartitions = [\"a b\"]\n")?;
+    let refused = cluster.client(&["policy", "set", &bad.display().to_string()])?;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("bad.toml:2: `partitions`"), "{refused:?}");
+    set_policy(&cluster, "[[anti-affinity]]\nname = \"apart\"\npartitions = [\"app\"]\n")?;
+    cluster.wait("apart", 10, |it| Ok(it.placement()? != "aa"))?;
+    let events = cluster.json(&["events"])?;
+    let time = |kind: &str| {
+        events.as_array()?.iter().find(|it| it["kind"] == kind).and_then(|it| it["time_ms"].as_u64())
+    };
+    let (set, started) = (time("policy-set").ok_or("no policy")?, time("move-started").ok_or("no move")?);
+    // Two epochs of --period-ms=200, and what a loaded machine needs for two ticks.
+    assert!(started - set <= 400 + 400, "{} ms", started - set);
+    let explained = cluster.json(&["explain", "1"])?;
+    assert!(explained["reason"].as_str().is_some_and(|it| it.contains("rule apart")), "{explained}");
+    assert_eq!(explained["explanation"]["policy"], 1);
+    let refused = cluster.client(&["migrate", &id, "0", "b"])?;
+    assert_eq!(refused.status.code(), Some(1), "a user's move may not break a rule either: {refused:?}");
+    // It is in the journal.
+    cluster.kill_coordinator()?;
+    cluster.start_coordinator()?;
+    assert_eq!(cluster.json(&["policy", "show"])?["version"], 1);
+    Ok(())
+}
+
+#[test]
+fn an_image_runs_without_what_it_was_made_of_and_not_if_it_was_changed() -> Result {
+    let cluster = Cluster::start(STILL, &["a"])?;
+    let manifest = cluster.manifest(2, 20, 5, "")?;
+    let image = cluster.path().join("image");
+    let (manifest_text, image_text) = (manifest.display().to_string(), image.display().to_string());
+    let packed = cluster.client(&["pack", &manifest_text, "--out", &image_text])?;
+    assert_eq!(packed.status.code(), Some(0), "{packed:?}");
+    std::fs::remove_file(&manifest)?;
+    std::fs::remove_file(cluster.path().join("prog"))?;
+    let output = cluster.submit_and_wait(&image)?.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_lines(&output, 2, 20);
+    let specification = cluster.json(&["submit", &image_text])?;
+    assert_eq!(specification["application"], "app-2");
+    let blobs = std::fs::read_dir(image.join("blobs/sha256"))?;
+    let program =
+        blobs.filter_map(std::result::Result::ok).find(|it| it.metadata().is_ok_and(|it| it.len() == 1));
+    std::fs::write(program.ok_or("no program")?.path(), b"y")?;
+    let refused = cluster.client(&["submit", &image_text])?;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("contents have changed"), "{refused:?}");
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn an_application_that_does_not_fit_waits_and_begins_when_there_is_room() -> Result {
+    let cluster = Cluster::start(STILL, &["a"])?;
+    set_policy(&cluster, "[limits]\npartitions_per_processor = 2\n")?;
+    let first = cluster.submit(&cluster.manifest(2, 100_000, 10, "")?)?;
+    cluster.wait_running(&first)?;
+    let low = cluster.submit(&cluster.manifest(1, 10, 10, "")?)?;
+    let high = cluster.submit(&cluster.manifest(2, 10, 10, "priority = 1")?)?;
+    let waits = cluster.wait_state(&low, "queued", 2)?;
+    assert!(waits["reason"].as_str().is_some_and(|it| it.contains("partitions_per_processor")), "{waits}");
+    let explained = cluster.client(&["explain", &high])?;
+    assert!(String::from_utf8_lossy(&explained.stdout).contains("queued"), "{explained:?}");
+    cluster.client(&["stop", &first])?;
+    for id in [&high, &low] {
+        cluster.wait_state(id, "done", 10)?;
+    }
+    let events = cluster.json(&["events"])?;
+    let started = |id: &str| {
+        let mut all = events.as_array().into_iter().flatten();
+        all.position(|it| it["kind"] == "running" && it["application"] == id)
+    };
+    assert!(started(&high) < started(&low), "the one of higher priority goes first");
+    cluster.wait_nothing_left()
+}
+
+#[test]
+fn a_drained_host_is_emptied_in_overlapping_moves_and_comes_back() -> Result {
+    let cluster = Cluster::start(QUICK, &["a", "b"])?;
+    let more = "strategy = \"spread\"\nenv = { MIGRATE_MS = \"400\" }";
+    let id = cluster.submit(&cluster.held_manifest(6, 10, 10, more)?)?;
+    cluster.wait_running(&id)?;
+    assert_eq!(cluster.placement()?, "ababab");
+    assert_eq!(cluster.client(&["drain", "b"])?.status.code(), Some(0));
+    cluster.wait("two moves at once", 10, |it| {
+        let app = it.app(&id)?;
+        let moves = app["other_moves"].as_array().ok_or("no list")?;
+        assert!(moves.len() <= 2, "more than two out of one host: {moves:?}");
+        Ok(moves.iter().filter(|it| it["state"] == "sending").count() == 2)
+    })?;
+    let state = |it: &Cluster| Ok::<_, common::Error>(it.json(&["hosts"])?[1]["state"].clone());
+    cluster.wait("b is empty", 15, |it| Ok(state(it)? == "empty"))?;
+    assert_eq!(cluster.placement()?, "aaaaaa");
+    let refused = cluster.client(&["migrate", &id, "0", "b"])?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("takes nothing"), "{refused:?}");
+    assert_eq!(cluster.client(&["activate", "b"])?.status.code(), Some(0));
+    assert_eq!(state(&cluster)?, "active");
+    let explained = cluster.client(&["explain", "b"])?;
+    assert!(String::from_utf8_lossy(&explained.stdout).contains("asked by an operator"), "{explained:?}");
+    let table = cluster.client(&["events", "--calibration"])?;
+    assert!(String::from_utf8_lossy(&table.stdout).contains("p90"), "{table:?}");
+    Ok(())
+}

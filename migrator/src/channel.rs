@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use partita_tls::Peer;
 use thiserror::Error;
 
 use crate::transport::{Connection, Stop, Timeouts, TransportError};
@@ -51,6 +52,11 @@ impl Channel {
     /// Frames over `connection`.
     pub fn new(connection: Connection, timeouts: Timeouts) -> Self {
         Self { connection, timeouts, body: Vec::new() }
+    }
+
+    /// Who the other side has proved to be; nobody on a plain connection.
+    pub fn peer(&self) -> Option<Peer> {
+        self.connection.peer()
     }
 
     /// Sends the first bytes of a connection.

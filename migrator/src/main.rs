@@ -21,7 +21,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Moves one partition back and forth on this machine and prints blackout and total time.
+    /// Moves a partition on this machine again and again, beside QEMU if asked, and says what it cost
     Bench(bench::Options),
 }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::codec::{Codec, Compression};
 use crate::partition::{PAGE_SIZE, Share};
 use crate::policy::{Next, OnTimeout, StopReason};
-use crate::transport::{Address, Timeouts};
+use crate::transport::{Address, Security, Timeouts};
 use crate::wire::STREAMS_MAX;
 
 /// Body of `POST /v1/migrate`; everything but `to` is optional.
@@ -41,6 +41,9 @@ pub struct MigrateRequest {
     /// Allow a destination that is not on this machine although the connection is plain.
     #[serde(default)]
     pub insecure: bool,
+    /// Certificate, key and CA for this migration, in place of those of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<partita_tls::Options>,
 }
 
 fn one() -> u8 {
@@ -95,6 +98,7 @@ impl MigrateRequest {
             on_timeout: OnTimeout::Abort,
             compression: Compression::default(),
             insecure: false,
+            tls: None,
         }
     }
 
@@ -118,7 +122,7 @@ impl MigrateRequest {
         }
         Ok(Request {
             to: self.to.clone(),
-            insecure: self.insecure,
+            security: Security { insecure: self.insecure, identity: None },
             epoch,
             streams: self.streams,
             compression: self.compression,
@@ -136,8 +140,8 @@ impl MigrateRequest {
 pub struct Request {
     /// Where the destination listens.
     pub to: Address,
-    /// Allow a plain connection to another machine.
-    pub insecure: bool,
+    /// What connections may do without, and who this side is.
+    pub security: Security,
     /// Epoch the destination will own.
     pub epoch: u64,
     /// Page streams, 1 to 16.

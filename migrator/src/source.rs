@@ -331,7 +331,7 @@ impl Attempt<'_> {
     }
 
     fn open_connection(&self) -> Result<Connection, TransportError> {
-        Connection::connect(&self.request.to, self.request.insecure, self.request.timeouts.connect)
+        Connection::connect(&self.request.to, &self.request.security, self.request.timeouts.connect)
     }
 
     /// Has the machine built at the destination.
@@ -387,6 +387,9 @@ impl Attempt<'_> {
             let silence = self.request.timeouts.silence;
             let joined = Expect { kinds: &[Kind::Joined], phase: "joining a stream", silence, stop: &stop };
             channel.receive(joined)?;
+            if self.channel.as_ref().is_some_and(|control| control.peer() != channel.peer()) {
+                return Err(TransportError::OtherPeer.into());
+            }
             Ok(PageStream::new(number, channel, machine, shared, silence))
         };
         (0..self.request.streams)

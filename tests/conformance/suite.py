@@ -6,13 +6,14 @@ source file with the name of the program.
 """
 
 import dataclasses
-import hashlib
-import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import debian_source  # noqa: E402
 
 VERSION = "4.0.2"
 ARCHIVE = f"mpich_{VERSION}.orig.tar.xz"
@@ -53,35 +54,18 @@ class Test:
 
 
 def _run(command, log, **options):
-    with open(log, "ab") as file:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, **options)
-    if done.returncode != 0:
-        raise SuiteError(f"{shlex.join(map(str, command))}: status {done.returncode}, see {log}")
+    try:
+        debian_source.run(command, log, **options)
+    except debian_source.SourceError as error:
+        raise SuiteError(str(error)) from error
 
 
 def fetch(out):
-    """Gets Debian's source package by a sources list of our own (the machine's stay as they are) and checks its digest."""
-    archive = out / ARCHIVE
-    if not archive.exists():
-        apt = out / "apt"
-        (apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-        mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-        (apt / "sources.list").write_text(f"deb-src {mirror} bookworm main\n")
-        settings = {
-            "Dir::Etc::sourcelist": apt / "sources.list",
-            "Dir::Etc::sourceparts": "-",
-            "Dir::State::Lists": apt / "lists",
-            "APT::Get::List-Cleanup": 0,
-            "Dir::Cache::srcpkgcache": "",
-            "Dir::Cache::pkgcache": "",
-            "APT::Sandbox::User": "root",
-        }
-        options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-        for step in (["update"], ["source", "--tar-only", "mpich"]):
-            _run(["apt-get", *options, "-q", *step], apt / "log", cwd=out)
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != DIGEST:
-        raise SuiteError(f"{archive} is not what we know: delete it to fetch it again")
-    return archive
+    """Debian's source package."""
+    try:
+        return debian_source.fetch(out, "mpich", ARCHIVE, DIGEST)
+    except debian_source.SourceError as error:
+        raise SuiteError(str(error)) from error
 
 
 def prepare(out, wrappers):

@@ -32,6 +32,12 @@ pub fn app(name: &str) -> Result<PathBuf> {
     find("PARTITA_APPS", "target/apps", &format!("partita/{name}"), "guests")
 }
 
+/// Directory of the guests of `migrator bench`: `PARTITA_BENCH_PROGRAMS`, default `target/bench`.
+pub fn bench_programs() -> Result<PathBuf> {
+    let beat = find("PARTITA_BENCH_PROGRAMS", "target/bench", "beat", "guests")?;
+    Ok(beat.parent().map(Path::to_owned).unwrap_or_default())
+}
+
 /// What MPICH printed for a case of `oracle/cases.txt`: `PARTITA_ORACLE`, default `target/oracle`.
 pub fn oracle(case: &str, ranks: u32) -> Result<Vec<u8>> {
     let path = find("PARTITA_ORACLE", "target/oracle", &format!("{case}-np{ranks}.txt"), "oracle")?;

@@ -5,24 +5,32 @@ use std::sync::Arc;
 use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region};
 use vmm::fabric;
 use vmm::fabric::address::Address;
+use vmm::fabric::socket::Credentials;
 use vmm::partition::{Blueprint, Name, Partition};
 
 use crate::hold::hold;
 use crate::host::{Host, State};
 
+/// Where and how its fabric listens.
+pub struct Endpoint {
+    pub listen: Address,
+    /// Rings may be shared with partitions of this machine.
+    pub shares: bool,
+    /// For `tls:` addresses.
+    pub credentials: Option<Credentials>,
+}
+
 /// The partition that arrives.
 pub struct Destination {
     host: Arc<Host>,
-    fabric: Address,
-    shares: bool,
+    fabric: Endpoint,
     partition: Option<Arc<Partition>>,
     regions: [(u64, u64); 3],
 }
 
 impl Destination {
-    /// `shares`: rings may be shared with partitions of this machine.
-    pub fn new(host: Arc<Host>, fabric: Address, shares: bool) -> Self {
-        Self { host, fabric, shares, partition: None, regions: [(0, 0); 3] }
+    pub fn new(host: Arc<Host>, fabric: Endpoint) -> Self {
+        Self { host, fabric, partition: None, regions: [(0, 0); 3] }
     }
 
     fn partition(&self) -> Result<&Arc<Partition>, MachineError> {
@@ -56,9 +64,10 @@ impl DestinationMachine for Destination {
             application: name.application.clone(),
             rank: name.rank,
             epoch: name.epoch,
-            listen: self.fabric.clone(),
+            listen: self.fabric.listen.clone(),
             directory: fabric::Directory::new(),
-            shares: self.shares,
+            shares: self.fabric.shares,
+            credentials: self.fabric.credentials.clone(),
         };
         self.partition = Some(Arc::new(Partition::prepare(name, blueprint, fabric)?));
         Ok(())

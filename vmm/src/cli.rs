@@ -62,8 +62,16 @@ pub struct RunArgs {
     /// How long a blocking MPI call polls before it sleeps, microseconds
     #[arg(long, value_name = "US", help_heading = "One rank of an application")]
     pub spin_us: Option<u64>,
+    /// Where its fabric listens: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the control socket)
+    #[arg(long, value_name = "ADDR", requires = "rank", help_heading = "One rank of an application")]
+    pub fabric: Option<vmm::fabric::address::Address>,
+    /// Allow plain connections from and to other machines
+    #[arg(long, help_heading = "One rank of an application")]
+    pub insecure: bool,
     #[command(flatten)]
     pub rings: RingsArgs,
+    #[command(flatten)]
+    pub tls: partita_tls::Options,
     /// The program
     #[arg(value_name = "ELF")]
     pub elf: PathBuf,
@@ -98,13 +106,14 @@ impl RingsArgs {
 pub struct ReceiveArgs {
     #[command(flatten)]
     pub rings: RingsArgs,
-    /// Where to take a migration: tcp:HOST:PORT (port 0 takes a free one, see `vmm ctl SOCKET status`)
+    /// Where to take a migration: tls:HOST:PORT or tcp:HOST:PORT (port 0 takes a free one, see `vmm ctl SOCKET status`)
     #[arg(long, value_name = "ADDR")]
     pub listen: migrator::transport::Address,
     /// Control socket
     #[arg(long, value_name = "PATH")]
     pub api_socket: PathBuf,
-    /// Where the partition's fabric is to listen: unix:PATH or tcp:ADDRESS:PORT (default: beside the control socket)
+    /// Where the partition's fabric is to listen: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the
+    /// control socket)
     #[arg(long, value_name = "ADDR")]
     pub fabric: Option<vmm::fabric::address::Address>,
     /// Processors it may use, like 0-3,7
@@ -116,6 +125,8 @@ pub struct ReceiveArgs {
     /// Allow a plain connection from other machines
     #[arg(long)]
     pub insecure: bool,
+    #[command(flatten)]
+    pub tls: partita_tls::Options,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -168,7 +179,7 @@ pub enum Action {
 
 #[derive(Debug, Clone, Args)]
 pub struct MigrateArgs {
-    /// Where `vmm receive` listens, tcp:HOST:PORT
+    /// Where `vmm receive` listens, tls:HOST:PORT or tcp:HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub to: migrator::transport::Address,
     /// Page streams
@@ -192,6 +203,9 @@ pub struct MigrateArgs {
     /// Allow a plain connection to another machine
     #[arg(long)]
     pub insecure: bool,
+    /// In place of the files that the partition's process was started with
+    #[command(flatten)]
+    pub tls: partita_tls::Options,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -307,6 +321,27 @@ pub fn read_peers(path: &PathBuf) -> Result<vmm::fabric::Directory, Failure> {
     let peers: BTreeMap<u32, vmm::fabric::Place> = serde_json::from_str(&text)
         .map_err(|e| Failure::usage(format!("--peers {}: {e}", path.display())))?;
     Ok(peers)
+}
+
+/// Refuses a fabric that would send messages over a network unprotected; gives the credentials that it needs.
+pub fn check_fabric(
+    address: &vmm::fabric::address::Address,
+    tls: &partita_tls::Options,
+    insecure: bool,
+) -> Result<Option<vmm::fabric::socket::Credentials>, Failure> {
+    if address.is_exposed() && !insecure {
+        return Err(Failure::usage(format!(
+            "--fabric {address}: messages would go over the network unprotected; write tls:, give a loopback address, or --insecure on a network you trust"
+        )));
+    }
+    let wrong = |e| Failure::usage(migrator::report::one_line(&e));
+    match tls.identity().map_err(wrong)? {
+        Some(identity) => vmm::fabric::socket::Credentials::new(&identity).map(Some).map_err(wrong),
+        None if matches!(address, vmm::fabric::address::Address::Tls(_)) => {
+            Err(wrong(partita_tls::IdentityError::Missing(format!("--fabric {address}"))))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Restricts this process to `cpus`.

@@ -1,6 +1,6 @@
 //! `vmm ctl`: one request to the control socket of a partition, and its answer for people or as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -47,6 +47,12 @@ fn migration(arguments: &MigrateArgs) -> Value {
         TimeoutAction::Force => "force",
         TimeoutAction::Throttle => "throttle",
     };
+    let absolute = |path: &Option<PathBuf>| path.as_ref().and_then(|path| std::path::absolute(path).ok());
+    let tls = partita_tls::Options {
+        certificate: absolute(&arguments.tls.certificate),
+        key: absolute(&arguments.tls.key),
+        ca: absolute(&arguments.tls.ca),
+    };
     let compression = match arguments.compression {
         Compression::Auto => "auto",
         Compression::None => "none",
@@ -54,6 +60,7 @@ fn migration(arguments: &MigrateArgs) -> Value {
         Compression::Lz4 => "lz4",
     };
     json!({
+        "tls": (!tls.is_empty()).then_some(tls),
         "to": arguments.to.to_string(),
         "streams": arguments.streams,
         "bandwidth_bytes_per_s": arguments.bandwidth,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use migrator::report::{MigrateReport, MigrateRequest, one_line};
 use migrator::source;
+use migrator::transport::Scheme;
 use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
 use vmm::fabric::Place;
@@ -88,12 +89,13 @@ struct Inner {
 pub struct Host {
     inner: Mutex<Inner>,
     fabric: Option<String>,
+    tls: partita_tls::Options,
     ended: Sender<Ending>,
 }
 
 impl Host {
-    /// A host without a partition; the receiver gets how it ended.
-    pub fn new(fabric: Option<String>) -> (Arc<Self>, Receiver<Ending>) {
+    /// A host without a partition, with the files for `tls:` addresses; the receiver gets how it ended.
+    pub fn new(fabric: Option<String>, tls: partita_tls::Options) -> (Arc<Self>, Receiver<Ending>) {
         let (ended, receiver) = channel();
         let inner = Inner {
             state: State::Waiting,
@@ -105,7 +107,7 @@ impl Host {
             last_dirty_pages_per_s: None,
             exit_status: None,
         };
-        (Arc::new(Self { inner: Mutex::new(inner), fabric, ended }), receiver)
+        (Arc::new(Self { inner: Mutex::new(inner), fabric, tls, ended }), receiver)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -232,7 +234,13 @@ impl Host {
     /// Moves the partition away; blocks until that is over.
     pub fn migrate(&self, request: &MigrateRequest) -> Result<MigrateReport, Refusal> {
         let partition = self.partition()?;
-        let request = request.check(partition.name().epoch).map_err(|e| Refusal::new(400, one_line(&e)))?;
+        let files = request.tls.as_ref().unwrap_or(&self.tls);
+        let mut request =
+            request.check(partition.name().epoch).map_err(|e| Refusal::new(400, one_line(&e)))?;
+        if request.to.scheme() == Scheme::Tls {
+            // Read anew each time, so that renewed certificates are used.
+            request.security.identity = files.identity().map_err(|e| Refusal::new(400, one_line(&e)))?;
+        }
         self.step(&[State::Running], State::Migrating, "migrate")?;
         let control = Arc::new(source::Control::new().with_hook(leaving::hook()));
         self.lock().migration = Some(control.clone());

@@ -15,13 +15,14 @@ mod run;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let started_ns = vmm::clock::monotonic_ns();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("PARTITA_LOG"))
-        .with_writer(std::io::stderr)
-        .init();
+    // Who was not let in is worth a line.
+    let refusals = "error,migrator::destination=warn,vmm::fabric=warn";
+    let filter = EnvFilter::try_from_env("PARTITA_LOG").unwrap_or_else(|_| EnvFilter::new(refusals));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let cli = cli::Cli::parse();
     let result = match cli.command {
         cli::Command::Run(arguments) if arguments.rank.is_none() && arguments.np > 1 => {

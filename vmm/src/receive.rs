@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use migrator::destination::{self, Options};
 use migrator::report::one_line;
-use migrator::transport::Listener;
+use migrator::transport::{Listener, Security};
 use vmm::fabric::address::Address;
 use vmm::vcpu::Ending;
 
 use crate::api;
-use crate::arriving::{self, Destination};
-use crate::cli::{Failure, Outcome, ReceiveArgs, bind_to};
+use crate::arriving::{self, Destination, Endpoint};
+use crate::cli::{Failure, Outcome, ReceiveArgs, bind_to, check_fabric};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 pub fn receive(arguments: &ReceiveArgs) -> Outcome {
@@ -23,17 +23,11 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
         Some(address) => address.clone(),
         None => Address::Unix(arguments.api_socket.with_extension("fabric")),
     };
-    if let Address::Tcp(address) = &fabric
-        && !address.ip().is_loopback()
-        && !arguments.insecure
-    {
-        return Err(Failure::usage(format!(
-            "--fabric tcp:{address}: messages would go over the network unprotected; give a loopback address, or --insecure on a network you trust"
-        )));
-    }
-    let listener =
-        Listener::bind(&arguments.listen, arguments.insecure).map_err(|e| Failure::usage(one_line(&e)))?;
-    let (host, ended) = Host::new(Some(fabric.to_string()));
+    let credentials = check_fabric(&fabric, &arguments.tls, arguments.insecure)?;
+    let identity = arguments.tls.identity().map_err(|e| Failure::usage(one_line(&e)))?;
+    let security = Security { insecure: arguments.insecure, identity };
+    let listener = Listener::bind(&arguments.listen, &security).map_err(|e| Failure::usage(one_line(&e)))?;
+    let (host, ended) = Host::new(Some(fabric.to_string()), arguments.tls.clone());
     stop_on_signals(&host)?;
     host.set_listen(listener.address().to_string());
     let mut sockets = RemoveOnDrop(vec![arguments.api_socket.clone()]);
@@ -44,7 +38,7 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     let (incoming, shares) = (host.clone(), arguments.rings.shares());
     std::thread::Builder::new()
         .name("receive".into())
-        .spawn(move || take_in(&incoming, &listener, fabric, shares))
+        .spawn(move || take_in(&incoming, &listener, Endpoint { listen: fabric, shares, credentials }))
         .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     let status = host.finish(&ended, arguments.report.as_ref().map(|path| (path, 0)))?;
     drop(server);
@@ -53,9 +47,9 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     Ok(if matches!(host.state(), State::Exited | State::Moved) { status } else { 1 })
 }
 
-fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Address, shares: bool) {
-    let options = Options { annotation: fabric.to_string().into_bytes(), ..Options::default() };
-    let mut machine = Destination::new(host.clone(), fabric, shares);
+fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Endpoint) {
+    let options = Options { annotation: fabric.listen.to_string().into_bytes(), ..Options::default() };
+    let mut machine = Destination::new(host.clone(), fabric);
     let control = destination::Control::new().with_hook(arriving::hook());
     match destination::receive(listener, &mut machine, &options, &control) {
         destination::Outcome::Running { description, told } => {

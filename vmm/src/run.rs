@@ -16,7 +16,7 @@ use vmm::memory::Layout;
 use vmm::partition::{Name, Partition, PartitionError, Recipe};
 
 use crate::api;
-use crate::cli::{Failure, Outcome, RunArgs, bind_to, read_peers};
+use crate::cli::{Failure, Outcome, RunArgs, bind_to, check_fabric, read_peers};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 /// How long a blocking call polls when nobody says otherwise: about what an exit costs on the slowest known host.
@@ -119,8 +119,9 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
     let state_dir = StateDir::new(arguments.state_dir.as_ref())?;
     let fabric_path = state_dir.fabric(rank);
     let name = Name { application: arguments.application.clone(), rank, epoch: arguments.epoch };
-    let listen = Address::Unix(fabric_path.clone());
-    let (host, ended) = Host::new(Some(listen.to_string()));
+    let listen = arguments.fabric.clone().unwrap_or_else(|| Address::Unix(fabric_path.clone()));
+    let credentials = check_fabric(&listen, &arguments.tls, arguments.insecure)?;
+    let (host, ended) = Host::new(Some(listen.to_string()), arguments.tls.clone());
     stop_on_signals(&host)?;
     let mut argv = vec![arguments.elf.display().to_string()];
     argv.extend(arguments.arguments.iter().cloned());
@@ -142,6 +143,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
         listen,
         directory,
         shares: arguments.rings.shares(),
+        credentials,
     };
     let _sockets = RemoveOnDrop(vec![state_dir.api(rank), fabric_path]);
     let partition =

@@ -4,16 +4,17 @@ use crate::finding::Finding;
 use crate::tree::{Member, Tree};
 
 /// Each package with the packages of ours it may depend on, also for its tests and its build script.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("partita-abi", &[]),
     ("partita-kernel", &["partita-abi"]),
     ("partita-mpi", &["partita-abi"]),
     ("control", &[]),
-    ("migrator", &[]),
-    ("vmm", &["partita-abi", "partita-kernel", "migrator"]),
-    ("agent", &["control"]),
+    ("partita-tls", &[]),
+    ("migrator", &["partita-tls"]),
+    ("vmm", &["partita-abi", "partita-kernel", "partita-tls", "migrator"]),
+    ("agent", &["control", "partita-tls"]),
     // agent: only for the coordinator's own whole-cluster tests, which start real agents.
-    ("coordinator", &["control", "agent"]),
+    ("coordinator", &["control", "partita-tls", "agent"]),
     ("xtask", &[]),
 ];
 

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::epochs::{EpochError, Epochs};
 use crate::host::{Config, Host};
 use crate::link::Link;
+use crate::metrics;
 use crate::vmm_api::chain;
 
 /// Starts, watches and moves the partitions of this host for a coordinator.
@@ -26,9 +27,9 @@ struct Arguments {
     /// Name of this host in the cluster.
     #[arg(long)]
     name: HostName,
-    /// Address of the coordinator, tcp:HOST:PORT.
-    #[arg(long, env = "PARTITA_COORDINATOR")]
-    coordinator: TcpAddress,
+    /// Address of the coordinator, tcp:HOST:PORT; of leader and standby, separated by commas.
+    #[arg(long, env = "PARTITA_COORDINATOR", required = true, value_delimiter = ',')]
+    coordinator: Vec<TcpAddress>,
     /// Processors for partitions, such as 0,2-3.
     #[arg(long)]
     cpus: String,
@@ -50,6 +51,9 @@ struct Arguments {
     /// Address of this host where it takes migrations.
     #[arg(long, value_name = "HOST")]
     migrate_address: String,
+    /// Serve metrics for Prometheus here, tcp:HOST:PORT.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<TcpAddress>,
     /// Allow plain TCP to other machines.
     #[arg(long)]
     insecure: bool,
@@ -77,6 +81,8 @@ enum AgentError {
     InUse(PathBuf),
     #[error(transparent)]
     Epochs(#[from] EpochError),
+    #[error("--metrics {address}: it cannot be listened on")]
+    Metrics { address: TcpAddress, source: std::io::Error },
     #[error("the runtime cannot be started")]
     Runtime(#[source] std::io::Error),
 }
@@ -108,8 +114,11 @@ fn start(arguments: Arguments) -> Result<(), AgentError> {
     let cpus = parse_cpus(&arguments.cpus)?;
     if !arguments.insecure {
         let plain = |option, address: &str| AgentError::Insecure { option, address: address.to_owned() };
-        if !arguments.coordinator.is_loopback() {
-            return Err(plain("coordinator", &arguments.coordinator.to_string()));
+        if let Some(address) = arguments.coordinator.iter().find(|it| !it.is_loopback()) {
+            return Err(plain("coordinator", &address.to_string()));
+        }
+        if let Some(address) = arguments.metrics.as_ref().filter(|it| !it.is_loopback()) {
+            return Err(plain("metrics", &address.to_string()));
         }
         if !is_loopback(&arguments.migrate_address) {
             return Err(plain("migrate-address", &arguments.migrate_address));
@@ -134,7 +143,7 @@ fn start(arguments: Arguments) -> Result<(), AgentError> {
     let host = Arc::new(Host::new(config, epochs));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
-    let result = runtime.block_on(run(host, arguments.coordinator));
+    let result = runtime.block_on(run(host, arguments.coordinator, arguments.metrics));
     let _ = std::fs::remove_dir_all(&partitions);
     result
 }
@@ -156,11 +165,25 @@ fn take_state_directory(path: &Path) -> Result<(PathBuf, Flock<File>), AgentErro
     }
 }
 
-async fn run(host: Arc<Host>, coordinator: TcpAddress) -> Result<(), AgentError> {
+async fn run(
+    host: Arc<Host>,
+    coordinator: Vec<TcpAddress>,
+    metrics: Option<TcpAddress>,
+) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?;
     let link = Link::new(host.clone(), coordinator);
+    let measuring = async {
+        match metrics {
+            Some(address) => match metrics::serve(host.clone(), address.clone()).await {
+                Ok(()) => Ok(()),
+                Err(source) => Err(AgentError::Metrics { address, source }),
+            },
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
+        result = measuring => result?,
         () = link.report_for_ever() => {}
         () = link.take_commands_for_ever() => {}
         _ = terminate.recv() => {}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use control::{
     Action, Command, CommandResult, Outcome, PartitionState, Peer, Rank, Start, partition_directory,
 };
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -40,6 +41,10 @@ enum CommandError {
     Path(PathBuf),
     #[error("{} cannot be made", path.display())]
     Directory { path: PathBuf, source: std::io::Error },
+    #[error("{} cannot be read; is it the same on every host?", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: its contents have changed since it was packed; make the image again", .0.display())]
+    Changed(PathBuf),
     #[error("the vmm {} cannot be started; check the agent's --vmm", path.display())]
     Spawn { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
@@ -100,6 +105,13 @@ async fn carry_out(host: &Arc<Host>, command: &Command) -> Result<Outcome, Comma
             vmm_api::set_peers(&partition.socket, peers).await?;
             Ok(Outcome::Done)
         }
+        Action::Share { generation, target, speed_ppm } => {
+            let partition = host.partition(&key).ok_or(CommandError::Absent)?;
+            let share =
+                serde_json::json!({"generation": generation, "target": target, "speed_ppm": speed_ppm});
+            vmm_api::give_share(&partition.socket, share).await?;
+            Ok(Outcome::Done)
+        }
         Action::Kill => {
             if let Some(partition) = host.partition(&key) {
                 partition.kill_and_wait().await;
@@ -123,11 +135,39 @@ async fn carry_out(host: &Arc<Host>, command: &Command) -> Result<Outcome, Comma
     }
 }
 
+/// Executable and files are still what the application was packed with.
+async fn verify(start: &Start) -> Result<(), CommandError> {
+    for (path, digest) in &start.digests {
+        let at = path.clone();
+        let found = tokio::task::spawn_blocking(move || sha256(&at)).await;
+        let found = found.map_err(std::io::Error::other).and_then(|found| found);
+        let found = found.map_err(|source| CommandError::Read { path: path.clone(), source })?;
+        if found != *digest {
+            return Err(CommandError::Changed(path.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = std::fs::File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = std::io::Read::read(&mut file, &mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hasher.update(&buffer[..count]);
+    }
+}
+
 async fn start_partition(host: &Arc<Host>, key: Key, start: &Start) -> Result<Outcome, CommandError> {
     if host.partition(&key).is_some() {
         // The command came twice because the coordinator was started again.
         return Ok(Outcome::Done);
     }
+    verify(start).await?;
     host.state().epochs.claim(&key.application, key.rank, key.epoch)?;
     let directory = make_directory(host, &key)?;
     let peers = directory.join("peers.json");

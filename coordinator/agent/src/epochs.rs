@@ -22,6 +22,10 @@ pub(crate) enum EpochError {
     Stale { epoch: Epoch, highest: Epoch },
     #[error("the application has ended")]
     Ended,
+    #[error(
+        "this coordinator (token {fence}) was replaced by another (token {newest}); stop it, or start it as --standby"
+    )]
+    Fenced { fence: u64, newest: u64 },
     #[error("the file of epochs {} cannot be written; make room or repair its directory", path.display())]
     Write { path: PathBuf, source: std::io::Error },
     #[error("the file of epochs {} cannot be read; restore it, or remove it when no application runs", path.display())]
@@ -32,6 +36,9 @@ pub(crate) enum EpochError {
 #[serde(deny_unknown_fields)]
 struct Contents {
     cluster: Option<ClusterId>,
+    /// The highest fencing token of a coordinator of this cluster.
+    #[serde(default)]
+    fence: u64,
     epochs: BTreeMap<ApplicationId, BTreeMap<Rank, Epoch>>,
     /// In order of their end.
     ended: Vec<ApplicationId>,
@@ -60,6 +67,25 @@ impl Epochs {
     /// The cluster whose epochs these are.
     pub(crate) fn cluster(&self) -> Option<&ClusterId> {
         self.contents.cluster.as_ref()
+    }
+
+    /// The highest fencing token seen.
+    pub(crate) fn fence(&self) -> u64 {
+        self.contents.fence
+    }
+
+    /// Takes the word of a coordinator only if none that came after it has been heard; returns whether it is a new one.
+    pub(crate) fn admit(&mut self, cluster: &ClusterId, fence: u64) -> Result<bool, EpochError> {
+        self.join(cluster)?;
+        let newest = self.contents.fence;
+        if fence < newest {
+            return Err(EpochError::Fenced { fence, newest });
+        }
+        if fence > newest {
+            self.contents.fence = fence;
+            self.write()?;
+        }
+        Ok(fence > newest)
     }
 
     /// From now on these are the epochs of `cluster`.
@@ -165,8 +191,25 @@ mod tests {
         epochs.end(&application)?;
         let mut epochs = Epochs::open(path)?;
         assert!(matches!(epochs.claim(&application, 0, 99), Err(EpochError::Ended)));
-        epochs.join(&"c2".parse()?)?;
+        assert!(epochs.admit(&"c2".parse()?, 1)?, "another cluster counts from the start");
         assert!(epochs.claim(&application, 0, 1).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn a_coordinator_that_was_replaced_is_refused_also_after_a_restart()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("epochs.json");
+        let cluster = "c1".parse()?;
+        let mut epochs = Epochs::open(path.clone())?;
+        assert!(epochs.admit(&cluster, 7)?);
+        assert!(!epochs.admit(&cluster, 7)?, "the same one");
+        assert!(epochs.admit(&cluster, 9)?);
+        let mut epochs = Epochs::open(path)?;
+        let refused = epochs.admit(&cluster, 8);
+        assert!(matches!(refused, Err(EpochError::Fenced { fence: 8, newest: 9 })), "{refused:?}");
+        assert_eq!(epochs.fence(), 9);
         Ok(())
     }
 }

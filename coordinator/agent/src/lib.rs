@@ -16,6 +16,7 @@ mod epochs;
 mod host;
 mod http;
 mod link;
+mod metrics;
 mod output;
 mod partition;
 mod vmm_api;

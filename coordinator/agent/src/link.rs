@@ -1,9 +1,12 @@
 //! The line to the coordinator: reports go out, commands come in, both for ever and over its restarts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use control::{Answer, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode};
+use control::{
+    Answer, ClusterId, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode,
+};
 use hyper::{Method, StatusCode};
 use thiserror::Error;
 
@@ -43,14 +46,25 @@ enum LinkError {
 /// One end of the line.
 pub(crate) struct Link {
     host: Arc<Host>,
-    address: TcpAddress,
-    target: Target,
+    addresses: Vec<TcpAddress>,
+    /// Number of failures so far: which address is asked next.
+    turn: AtomicUsize,
 }
 
 impl Link {
-    pub(crate) fn new(host: Arc<Host>, address: TcpAddress) -> Self {
-        let target = Target::Tcp(address.host().to_owned(), address.port());
-        Self { host, address, target }
+    /// `addresses` of leader and standby; there is at least one.
+    pub(crate) fn new(host: Arc<Host>, addresses: Vec<TcpAddress>) -> Self {
+        Self { host, addresses, turn: AtomicUsize::new(0) }
+    }
+
+    fn address(&self, turn: usize) -> &TcpAddress {
+        &self.addresses[turn % self.addresses.len()]
+    }
+
+    /// The coordinator that was asked in this turn is not there or not the leader: the next one is asked from now on.
+    fn turn_away_from(&self, turn: usize) {
+        // Somebody else may have turned away from it already.
+        let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Reports for ever. Says once when the coordinator goes away and once when it is back.
@@ -58,10 +72,11 @@ impl Link {
         let mut back_off = BACK_OFF_MIN;
         let mut silent = false;
         loop {
-            match self.report_once().await {
+            let turn = self.turn.load(Ordering::Relaxed);
+            match self.report_once(turn).await {
                 Ok(()) => {
                     if silent {
-                        eprintln!("agent: coordinator {} answers again", self.address);
+                        eprintln!("agent: coordinator {} answers again", self.address(turn));
                     }
                     (silent, back_off) = (false, BACK_OFF_MIN);
                     let _ = tokio::time::timeout(REPORT_PERIOD, self.host.urgent.notified()).await;
@@ -69,8 +84,13 @@ impl Link {
                 }
                 Err(error) => {
                     if !silent {
-                        eprintln!("agent: coordinator {}: {}; trying again", self.address, chain(&error));
+                        eprintln!(
+                            "agent: coordinator {}: {}; trying again",
+                            self.address(turn),
+                            chain(&error)
+                        );
                     }
+                    self.turn_away_from(turn);
                     silent = true;
                     tokio::time::sleep(back_off).await;
                     back_off = (back_off * 2).min(BACK_OFF_MAX);
@@ -80,13 +100,14 @@ impl Link {
     }
 
     /// Sends one report and takes note of the answer.
-    async fn report_once(&self) -> Result<(), LinkError> {
+    async fn report_once(&self, turn: usize) -> Result<(), LinkError> {
         let report = self.host.report();
-        let body = self.post("/v1/agent/report", encode(&report), REPORT_TIMEOUT).await?;
+        let body = self.post(turn, "/v1/agent/report", encode(&report), REPORT_TIMEOUT).await?;
         let answer: Answer = decode(&body)?;
         if !self.host.accepts(&answer.cluster) {
             return Err(LinkError::OtherCluster);
         }
+        self.admit(&answer.cluster, answer.fence)?;
         self.host.acknowledge(&report, &answer);
         Ok(())
     }
@@ -94,17 +115,21 @@ impl Link {
     /// A last report, before the agent ends.
     pub(crate) async fn report_last(&self) {
         // The coordinator finds out by itself if this does not reach it.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.report_once()).await;
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), self.report_once(self.turn.load(Ordering::Relaxed)))
+                .await;
     }
 
     /// Asks for commands for ever and has them carried out.
     pub(crate) async fn take_commands_for_ever(&self) {
         let mut back_off = BACK_OFF_MIN;
         loop {
-            match self.take_commands_once().await {
+            let turn = self.turn.load(Ordering::Relaxed);
+            match self.take_commands_once(turn).await {
                 Ok(()) => back_off = BACK_OFF_MIN,
                 // The reports say what is wrong.
                 Err(_) => {
+                    self.turn_away_from(turn);
                     tokio::time::sleep(back_off).await;
                     back_off = (back_off * 2).min(BACK_OFF_MAX);
                 }
@@ -112,7 +137,7 @@ impl Link {
         }
     }
 
-    async fn take_commands_once(&self) -> Result<(), LinkError> {
+    async fn take_commands_once(&self, turn: usize) -> Result<(), LinkError> {
         let received = self.host.state().received;
         let question = CommandsRequest {
             protocol: PROTOCOL,
@@ -120,26 +145,42 @@ impl Link {
             session: self.host.config.session,
             received,
         };
-        let body = self.post("/v1/agent/commands", encode(&question), COMMANDS_TIMEOUT).await?;
+        let body = self.post(turn, "/v1/agent/commands", encode(&question), COMMANDS_TIMEOUT).await?;
         let answer: Commands = decode(&body)?;
         if !self.host.accepts(&answer.cluster) {
             return Err(LinkError::OtherCluster);
         }
-        {
-            let mut state = self.host.state();
-            if state.epochs.cluster() != Some(&answer.cluster) {
-                state.received = 0;
-                state.epochs.join(&answer.cluster)?;
-            }
-        }
+        self.admit(&answer.cluster, answer.fence)?;
         for command in answer.commands {
+            // One that another leader queued before it was replaced.
+            if command.fence < answer.fence {
+                continue;
+            }
             command::accept(&self.host, command);
         }
         Ok(())
     }
 
-    async fn post(&self, path: &str, body: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, LinkError> {
-        let (status, body) = request(&self.target, Method::POST, path, body, timeout).await?;
+    /// Refuses a coordinator that was replaced. A new one counts its commands anew.
+    fn admit(&self, cluster: &ClusterId, fence: u64) -> Result<(), LinkError> {
+        let mut state = self.host.state();
+        if state.epochs.cluster() != Some(cluster) || fence > state.epochs.fence() {
+            state.received = 0;
+        }
+        state.epochs.admit(cluster, fence)?;
+        Ok(())
+    }
+
+    async fn post(
+        &self,
+        turn: usize,
+        path: &str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, LinkError> {
+        let address = self.address(turn);
+        let target = Target::Tcp(address.host().to_owned(), address.port());
+        let (status, body) = request(&target, Method::POST, path, body, timeout).await?;
         if status == StatusCode::OK {
             return Ok(body);
         }

@@ -99,6 +99,7 @@ struct VmmCounters {
     resident_kib: u64,
     #[serde(default)]
     progress: u64,
+    units: Option<control::Units>,
     #[serde(default)]
     migrations: u64,
     #[serde(default)]
@@ -114,6 +115,19 @@ struct VmmPeer {
     bytes_sent: u64,
     #[serde(default)]
     bytes_received: u64,
+    #[serde(default)]
+    messages_sent: u64,
+    #[serde(default)]
+    messages_received: u64,
+    #[serde(default)]
+    wait_ns: u64,
+    round_trip: Option<VmmRoundTrip>,
+}
+
+#[derive(Debug, Deserialize)]
+struct VmmRoundTrip {
+    median_ns: u64,
+    p99_ns: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,6 +196,11 @@ pub(crate) async fn counters(socket: &Path) -> Result<Counters, VmmError> {
         rank: peer.rank,
         bytes_sent: peer.bytes_sent,
         bytes_received: peer.bytes_received,
+        messages_sent: peer.messages_sent,
+        messages_received: peer.messages_received,
+        wait_ns: peer.wait_ns,
+        round_trip_ns: peer.round_trip.as_ref().map(|it| it.median_ns),
+        round_trip_p99_ns: peer.round_trip.as_ref().map(|it| it.p99_ns),
     };
     Ok(Counters {
         run_ns: from.run_ns,
@@ -192,6 +211,7 @@ pub(crate) async fn counters(socket: &Path) -> Result<Counters, VmmError> {
         memory_bytes: from.memory_bytes,
         resident_kib: from.resident_kib,
         progress: from.progress,
+        units: from.units,
         migrations: from.migrations,
         blackout_ns: from.blackout_ns,
         peers: from.peers.iter().take(control::RANKS_MAX as usize).map(traffic).collect(),
@@ -213,6 +233,13 @@ pub(crate) async fn set_peers(socket: &Path, peers: &BTreeMap<Rank, Peer>) -> Re
         read::<serde::de::IgnoredAny>(socket, status, &body)?;
     }
     Ok(())
+}
+
+/// `PUT /v1/units`.
+pub(crate) async fn give_share(socket: &Path, share: serde_json::Value) -> Result<(), VmmError> {
+    let (status, body) =
+        call(socket, Method::PUT, "/v1/units", share.to_string().into_bytes(), QUICK).await?;
+    read::<serde::de::IgnoredAny>(socket, status, &body).map(|_| ())
 }
 
 /// `POST /v1/migrate`; returns when the migration is over.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::measurement::MoveReport;
 use crate::message::{Message, MessageError, require};
 use crate::{ApplicationId, ClusterId, Epoch, FileMapping, HostName, PARTITIONS_MAX, PROTOCOL, Rank};
 
 /// Where a peer's fabric is, and since which epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
     /// Epoch of the peer at that address.
@@ -20,12 +21,13 @@ pub struct Peer {
 }
 
 /// How to start a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
     /// Ranks of the application.
     pub ranks: u32,
     /// Static ELF file.
+    #[schema(value_type = String)]
     pub executable: PathBuf,
     /// Arguments.
     pub args: Vec<String>,
@@ -38,11 +40,16 @@ pub struct Start {
     /// Every rank's fabric.
     pub peers: BTreeMap<Rank, Peer>,
     /// File for the partition's report, if wanted.
+    #[schema(value_type = Option<String>)]
     pub report: Option<PathBuf>,
+    /// SHA-256 (hexadecimal) that executable and files must have, by path.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub digests: BTreeMap<PathBuf, String>,
 }
 
 /// What is to be done with the partition (application, rank, epoch) of the command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
     /// Start it. The epoch must be higher than every one seen for this rank.
@@ -50,6 +57,7 @@ pub enum Action {
     /// Start a process that takes it in with the command's epoch; the outcome has its address.
     PrepareReceive {
         /// File for the partition's report, if wanted.
+        #[schema(value_type = Option<String>)]
         report: Option<PathBuf>,
     },
     /// Send it, which runs here with the command's epoch, to `to`, to run there with `epoch`.
@@ -61,6 +69,15 @@ pub enum Action {
     },
     /// Tell it where its peers are now.
     SetPeers(BTreeMap<Rank, Peer>),
+    /// Tell it how many of its program's units of work it should have.
+    Share {
+        /// Number of the sharing-out; the same for all ranks, above every earlier one.
+        generation: u64,
+        /// Units of this rank.
+        target: u64,
+        /// Speed of its host relative to the mean of the application's hosts, in parts per million.
+        speed_ppm: u64,
+    },
     /// End its process at once.
     Kill,
     /// It is in doubt here and provably runs nowhere else: go on.
@@ -75,11 +92,13 @@ pub enum Action {
 }
 
 /// A command to an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// Rises with every command of the cluster, also over restarts of the coordinator.
+    /// Rises with every command of one coordinator.
     pub id: u64,
+    /// Fencing token of the coordinator that gives it: agents refuse those of one that was replaced.
+    pub fence: u64,
     /// The application.
     pub application: ApplicationId,
     /// The rank (0 for `EndApplication`).
@@ -91,7 +110,7 @@ pub struct Command {
 }
 
 /// What came of a command.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Outcome {
     /// Done.
@@ -132,7 +151,7 @@ pub enum Outcome {
 }
 
 /// The outcome of one command; repeated in every report until one is answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandResult {
     /// The command.
@@ -148,7 +167,7 @@ pub struct CommandResult {
 }
 
 /// An agent asks for commands; answered when there are any, or after some seconds with none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandsRequest {
     /// [`PROTOCOL`].
@@ -162,11 +181,13 @@ pub struct CommandsRequest {
 }
 
 /// Commands in order; those an agent already has may be among them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Commands {
     /// Whose commands these are.
     pub cluster: ClusterId,
+    /// Fencing token of the coordinator.
+    pub fence: u64,
     /// The commands.
     pub commands: Vec<Command>,
 }

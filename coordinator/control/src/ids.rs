@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 /// Rank of a partition in its application, from 0.
 pub type Rank = u32;
@@ -37,7 +38,8 @@ fn check(what: &'static str, text: &str) -> Result<(), IdError> {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[schema(value_type = String)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 

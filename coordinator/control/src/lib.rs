@@ -5,32 +5,47 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod calibration;
 mod command;
+mod exposition;
 mod fabric;
 mod ids;
 mod measurement;
 mod message;
+mod monitor;
+mod policy;
 mod query;
 mod report;
+mod selector;
 mod specification;
 mod text;
 
 pub use bytes::Bytes;
+pub use calibration::{CalibrationMove, CalibrationView, Percentiles};
 pub use command::{Action, Command, CommandResult, Commands, CommandsRequest, Outcome, Peer, Start};
+pub use exposition::{EXPOSITION_TYPE, Labels, Sheet};
 pub use fabric::{fabric_address, partition_directory};
 pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
-pub use measurement::MoveReport;
+pub use measurement::{MoveReport, Prediction};
 pub use message::{Message, MessageError, decode, encode};
+pub use monitor::{SeriesAnswer, SeriesView, TrafficPair, TrafficView};
+pub use policy::{
+    Demand, Gates, HookAction, HostAction, HostOrder, HostState, Limits, Maintenance, Policy, PolicyRule,
+    PolicyValueError, PolicyView, PoolMode, PoolPolicy, Quota, Reserve,
+};
 pub use query::{
-    AlternativeView, ApplicationExplanation, ApplicationState, ApplicationView, CandidateView, ErrorBody,
-    EventView, EventsAnswer, GainTerms, GateView, HostView, MigrateOrder, MoveView, OutputAnswer,
-    OutputEntry, PartitionView, PlanView, PlannedMove, Submitted,
+    AlternativeView, ApplicationExplanation, ApplicationState, ApplicationView, CandidateView, DecisionView,
+    ErrorBody, EventView, EventsAnswer, GainTerms, GateView, HostExplanation, HostView, MigrateOrder,
+    MoveView, OutputAnswer, OutputEntry, PartitionView, PlanView, PlannedMove, ReplayedPlan, Submitted,
 };
 pub use report::{
     Answer, Counters, End, HostFacts, OutputChunk, PartitionReport, PartitionState, PeerTraffic, Report,
-    Stream, StreamPosition,
+    Stream, StreamPosition, Units,
 };
-pub use specification::{Component, FileMapping, Specification, SpecificationError, Strategy};
+pub use selector::{HostSelector, RankSet, Selector, SelectorError};
+pub use specification::{
+    Communication, Component, FileMapping, Group, Specification, SpecificationError, Strategy,
+};
 pub use text::{TcpAddress, TextError, is_loopback, parse_cpus, parse_size};
 
 /// Version of the messages; both ends must have the same.

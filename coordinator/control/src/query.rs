@@ -1,14 +1,19 @@
 //! What the coordinator tells a user: the JSON of its `--json` commands.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError, require};
-use crate::{ApplicationId, Bytes, Epoch, HostName, MoveId, MoveReport, PartitionState, Rank, Stream};
+use crate::{
+    ApplicationId, Bytes, Epoch, HostName, MoveId, MoveReport, PartitionState, Prediction, Rank, Stream,
+};
 
 /// State of an application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApplicationState {
+    /// Waits for room.
+    Queued,
     /// Placed; not every partition runs yet.
     Starting,
     /// Every partition runs or has ended with 0.
@@ -22,7 +27,7 @@ pub enum ApplicationState {
 }
 
 /// A move, past or present.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MoveView {
     /// Its number.
     pub id: MoveId,
@@ -52,10 +57,13 @@ pub struct MoveView {
     pub measured: Option<MoveReport>,
     /// The planner's explanation; null for a move that a user asked for.
     pub explanation: Option<CandidateView>,
+    /// What was predicted.
+    #[serde(default)]
+    pub predicted: Option<Prediction>,
 }
 
 /// An application.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApplicationView {
     /// Identity.
     pub id: ApplicationId,
@@ -80,12 +88,18 @@ pub struct ApplicationView {
 }
 
 /// A host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostView {
     /// Name.
     pub name: HostName,
-    /// `active`, `standby` or `lost`.
+    /// `standby`, `active`, `cordoned`, `draining`, `empty`, `leased`, or `lost`.
     pub state: String,
+    /// The application that has it, if it is leased.
+    #[serde(default)]
+    pub lease: Option<ApplicationId>,
+    /// Why it has its state.
+    #[serde(default)]
+    pub reason: String,
     /// Processors.
     pub cpus: Vec<u32>,
     /// Memory for partitions.
@@ -105,7 +119,7 @@ pub struct HostView {
 }
 
 /// A partition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionView {
     /// Application.
     pub application: ApplicationId,
@@ -123,6 +137,9 @@ pub struct PartitionView {
     pub exit_status: Option<u8>,
     /// Busy share of a processor (run time without polling), smoothed.
     pub load: f64,
+    /// Standard error of `load` as an estimate.
+    #[serde(default)]
+    pub noise: f64,
     /// Share of time that it was ready to run but did not.
     pub steal: f64,
     /// Units of work the program reported.
@@ -138,7 +155,7 @@ pub struct PartitionView {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     /// Position in the journal.
     pub sequence: u64,
@@ -159,7 +176,7 @@ pub struct EventView {
 }
 
 /// Events after a position.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventsAnswer {
     /// The events.
     pub events: Vec<EventView>,
@@ -168,7 +185,7 @@ pub struct EventsAnswer {
 }
 
 /// A condition that a move has to meet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GateView {
     /// Its name.
     pub name: String,
@@ -183,7 +200,7 @@ pub struct GateView {
 }
 
 /// A move that was considered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CandidateView {
     /// Application.
     pub application: ApplicationId,
@@ -225,10 +242,13 @@ pub struct CandidateView {
     /// Other destinations, and why not.
     #[serde(default)]
     pub alternatives: Vec<AlternativeView>,
+    /// Version of the administrator's policy under which it was considered; 0 if none was set.
+    #[serde(default)]
+    pub policy: u64,
 }
 
 /// Where the gain of a move comes from, in the unit of the potential.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GainTerms {
     /// Relief of the source.
     pub load_source: f64,
@@ -241,7 +261,7 @@ pub struct GainTerms {
 }
 
 /// A destination that was not chosen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AlternativeView {
     /// The host.
     pub host: HostName,
@@ -252,7 +272,7 @@ pub struct AlternativeView {
 }
 
 /// Why an application runs where it does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApplicationExplanation {
     /// The application.
     pub application: ApplicationId,
@@ -270,10 +290,74 @@ pub struct ApplicationExplanation {
     pub candidates: Vec<CandidateView>,
     /// What holds, in a line.
     pub explanation: String,
+    /// Version of the administrator's policy; 0 if none was set.
+    #[serde(default)]
+    pub policy: u64,
+}
+
+/// A plan of the past, made again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReplayedPlan {
+    /// Position in the journal.
+    pub record: u64,
+    /// Unix milliseconds.
+    pub time_ms: u64,
+    /// It was made of the same inputs by the same planner.
+    pub same_inputs: bool,
+    /// Other moves are made, or in another order.
+    pub differs: bool,
+    /// Work of the busiest host then.
+    pub work_max: f64,
+    /// And after the plan that is made now.
+    pub work_max_after: f64,
+    /// What the checker finds wrong with the plan that is made now.
+    pub findings: Vec<String>,
+    /// Moves that were planned.
+    pub did: Vec<String>,
+    /// And why.
+    pub did_explanation: String,
+    /// Moves that are planned now.
+    pub would: Vec<String>,
+    /// And why.
+    pub would_explanation: String,
+}
+
+/// Why a host has its role, and what holds it there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostExplanation {
+    /// The host.
+    pub host: HostName,
+    /// Its role, or `lost`.
+    pub state: String,
+    /// Whose it is.
+    pub lease: Option<ApplicationId>,
+    /// The application that it was leased to first.
+    pub home: Option<ApplicationId>,
+    /// For how long it has its role.
+    pub since_s: f64,
+    /// Why it has it.
+    pub reason: String,
+    /// Why nothing may come, if so.
+    pub closed: Option<String>,
+    /// What could become of it next, and the condition that holds it back.
+    pub decisions: Vec<DecisionView>,
+    /// Version of the administrator's policy; 0 if none was set.
+    pub policy: u64,
+}
+
+/// Something that may be done with a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DecisionView {
+    /// What: `free`, `hand over to heat-2`, …
+    pub what: String,
+    /// The conditions.
+    pub gates: Vec<GateView>,
+    /// `done next`, or the first condition that fails.
+    pub verdict: String,
 }
 
 /// A move to be made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlannedMove {
     /// Application.
     pub application: ApplicationId,
@@ -293,7 +377,7 @@ pub struct PlannedMove {
 }
 
 /// What the planner decides now, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
     /// Load and utilisation per host.
     pub hosts: Vec<HostView>,
@@ -309,8 +393,11 @@ pub struct PlanView {
     pub algorithm: String,
     /// Hash of everything the plan depends on: equal inputs give an equal plan.
     pub inputs_hash: String,
-    /// Version of the planner's policy.
+    /// Version of the planner.
     pub policy_version: u32,
+    /// Version of the administrator's policy; 0 if none was set.
+    #[serde(default)]
+    pub policy: u64,
     /// Conditions for planning at all.
     pub gates: Vec<GateView>,
     /// What it would do.
@@ -322,7 +409,7 @@ pub struct PlanView {
 }
 
 /// A piece of output for a user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputEntry {
     /// Rank.
     pub rank: Rank,
@@ -337,7 +424,7 @@ pub struct OutputEntry {
 }
 
 /// Output of an application after a position.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputAnswer {
     /// The run of the coordinator; positions of another one mean nothing.
     pub incarnation: u64,
@@ -356,7 +443,7 @@ pub struct OutputAnswer {
 }
 
 /// A user orders a move.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigrateOrder {
     /// Application.
@@ -368,14 +455,14 @@ pub struct MigrateOrder {
 }
 
 /// An application was taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Submitted {
     /// Its identity.
     pub application: ApplicationId,
 }
 
 /// An error, with a status of 400 or above.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// What, where and what to do.
     pub error: String,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::message::{Message, MessageError, require};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// What a host is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostFacts {
     /// Processors given to partitions.
@@ -26,13 +27,14 @@ pub struct HostFacts {
     /// The host part of the addresses where it takes migrations.
     pub migrate_address: String,
     /// The agent's state directory.
+    #[schema(value_type = String)]
     pub state_directory: PathBuf,
     /// Version of the agent.
     pub version: String,
 }
 
 /// State of a partition's process on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PartitionState {
     /// Its process does not answer yet.
@@ -56,7 +58,7 @@ pub enum PartitionState {
 }
 
 /// How a partition's process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum End {
     /// The program (or the VMM) ended with this status.
@@ -79,7 +81,7 @@ impl End {
 }
 
 /// Bytes and messages exchanged with one peer since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerTraffic {
     /// The peer.
@@ -88,10 +90,46 @@ pub struct PeerTraffic {
     pub bytes_sent: u64,
     /// Bytes from it.
     pub bytes_received: u64,
+    /// Messages to it.
+    #[serde(default)]
+    pub messages_sent: u64,
+    /// Messages from it.
+    #[serde(default)]
+    pub messages_received: u64,
+    /// Time waited until something came from it, in nanoseconds.
+    #[serde(default)]
+    pub wait_ns: u64,
+    /// Median of the last times from a send to its acknowledgement, in nanoseconds; nothing between partitions that share memory.
+    #[serde(default)]
+    pub round_trip_ns: Option<u64>,
+    /// The 99th percentile of them.
+    #[serde(default)]
+    pub round_trip_p99_ns: Option<u64>,
+}
+
+/// What a program says of its units of work (`partita.h`); numbers of a guest, of which nothing is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Units {
+    /// Units of the whole application.
+    pub total: u64,
+    /// First one of this rank.
+    pub first: u64,
+    /// Number of them.
+    pub count: u64,
+    /// Computed since the start.
+    pub done: u64,
+    /// Elapsed time of that without waiting, in nanoseconds.
+    pub cost_ns: u64,
+    /// How often it said that a move would suit it.
+    pub safe_points: u64,
+    /// Time of the partition (see `elapsed_ns`) before which none does, in nanoseconds.
+    pub not_before_ns: u64,
+    /// Newest sharing-out that it was given.
+    pub generation: u64,
 }
 
 /// Counters of a partition since its start (they move with it), except `resident_kib`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Counters {
     /// vCPU thread on a processor.
@@ -110,6 +148,9 @@ pub struct Counters {
     pub resident_kib: u64,
     /// Units of work that the program reported.
     pub progress: u64,
+    /// What it says of its units of work, if it has any.
+    #[serde(default)]
+    pub units: Option<Units>,
     /// Moves that it has made.
     pub migrations: u64,
     /// Blackouts of all its moves together.
@@ -119,7 +160,7 @@ pub struct Counters {
 }
 
 /// A partition's process on this host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PartitionReport {
     /// Application.
@@ -145,7 +186,7 @@ pub struct PartitionReport {
 }
 
 /// A stream of bytes from a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stream {
     /// Standard output of the program.
@@ -157,7 +198,7 @@ pub enum Stream {
 }
 
 /// A piece of a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutputChunk {
     /// Application.
@@ -175,7 +216,7 @@ pub struct OutputChunk {
 }
 
 /// Up to where the coordinator has a stream; the agent keeps everything from there on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamPosition {
     /// Application.
@@ -191,7 +232,7 @@ pub struct StreamPosition {
 }
 
 /// Everything an agent knows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// [`PROTOCOL`].
@@ -213,11 +254,13 @@ pub struct Report {
 }
 
 /// The coordinator's answer: the report is in its journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
     /// Whose agent this is now.
     pub cluster: ClusterId,
+    /// Fencing token of the coordinator that says so: a later one has a higher one.
+    pub fence: u64,
     /// One for every stream in the report.
     pub positions: Vec<StreamPosition>,
 }

@@ -1,11 +1,12 @@
 //! What the cluster tells its users.
 
 use control::{
-    ApplicationExplanation, ApplicationId, ApplicationState, ApplicationView, EventsAnswer, HostName,
-    HostView, MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank,
+    ApplicationExplanation, ApplicationId, ApplicationState, ApplicationView, CalibrationView, EventsAnswer,
+    HostExplanation, HostName, HostView, MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank,
 };
 
 use super::{Cluster, ClusterError};
+use crate::calibration;
 use crate::planner;
 use crate::state::{Application, Move, MovePhase, Ownership, Phase};
 
@@ -28,6 +29,7 @@ impl Cluster {
         let (moves, other_moves) =
             mine.map(|(id, it)| self.move_view(*id, it)).partition(|it| it.state == "done");
         let state = match (application.phase, application.exit_status) {
+            (Phase::Queued, _) => ApplicationState::Queued,
             (Phase::Placed, _) => ApplicationState::Starting,
             (Phase::Running, _) => ApplicationState::Running,
             (Phase::Ending, _) => ApplicationState::Stopping,
@@ -41,7 +43,7 @@ impl Cluster {
             ranks: application.specification.ranks(),
             state,
             exit_status: application.exit_status,
-            reason: application.reason.clone(),
+            reason: application.reason.clone().or_else(|| self.held_by(now_ms, id)),
             submitted_ms: application.submitted_ms,
             seconds: until.saturating_sub(application.submitted_ms) as f64 / 1000.0,
             moves,
@@ -72,6 +74,7 @@ impl Cluster {
             total_s: it.measured.as_ref().map(|report| report.total_s),
             measured: it.measured.clone(),
             explanation: it.explanation.clone(),
+            predicted: it.predicted,
         }
     }
 
@@ -87,19 +90,15 @@ impl Cluster {
             .iter()
             .map(|(name, host)| {
                 let seen = self.view.hosts.get(name);
-                let state = if host.lost {
-                    "lost"
-                } else if host.standby {
-                    "standby"
-                } else {
-                    "active"
-                };
+                let state = if host.lost { "lost" } else { host.state.name() };
                 let (partitions, memory_used_bytes) = self.usage(name);
                 let load = self.host_load(name);
                 let cpus = seen.map(|seen| seen.facts.cpus.clone()).unwrap_or_default();
                 HostView {
                     name: name.clone(),
                     state: state.to_owned(),
+                    lease: host.lease.clone(),
+                    reason: host.reason.clone(),
                     utilisation: load / cpus.len().max(1) as f64,
                     cpus,
                     memory_bytes: seen.map_or(0, |seen| seen.facts.memory_bytes),
@@ -125,7 +124,7 @@ impl Cluster {
     }
 
     /// Partitions of live applications that have not ended.
-    fn living(&self) -> impl Iterator<Item = (&ApplicationId, Rank, &Ownership)> {
+    pub(super) fn living(&self) -> impl Iterator<Item = (&ApplicationId, Rank, &Ownership)> {
         let live = self.state.applications.iter().filter(|(_, it)| it.is_live());
         live.flat_map(|(id, it)| (0..).zip(&it.partitions).map(move |(rank, owner)| (id, rank, owner)))
             .filter(|(_, _, owner)| owner.end().is_none())
@@ -154,6 +153,7 @@ impl Cluster {
             pid: report.and_then(|report| report.pid),
             exit_status: owner.end().map(control::End::status),
             load: load.mean,
+            noise: load.variance_of_mean.max(0.0).sqrt(),
             steal: load.steal,
             progress: counters.map_or(0, |counters| counters.progress),
             resident_kib: counters.map_or(0, |counters| counters.resident_kib),
@@ -191,6 +191,7 @@ impl Cluster {
             algorithm: plan.algorithm.to_owned(),
             inputs_hash: plan.inputs_hash,
             policy_version: planner::POLICY_VERSION,
+            policy: self.state.policy.version,
             gates: plan.gates,
             moves: plan.moves,
             explanation,
@@ -204,10 +205,54 @@ impl Cluster {
         now_ms: u64,
         id: &ApplicationId,
     ) -> Result<ApplicationExplanation, ClusterError> {
+        if let Some(reason) = self.held_by(now_ms, id) {
+            return Ok(self.queued_explanation(id, &reason));
+        }
         let snapshot = self.snapshot(now_ms, None);
         let index = snapshot.applications.iter().position(|it| it.id == *id);
         let explanation = index.and_then(|index| planner::explain_application(&snapshot, index));
-        explanation.ok_or_else(|| ClusterError::NotLive(id.clone()))
+        let mut explanation = explanation.ok_or_else(|| ClusterError::NotLive(id.clone()))?;
+        if let Some(units) = self.units_text(id) {
+            explanation.explanation = format!("{}; {units}", explanation.explanation);
+        }
+        Ok(explanation)
+    }
+
+    fn queued_explanation(&self, id: &ApplicationId, reason: &str) -> ApplicationExplanation {
+        let ahead = self.queue().into_iter().take_while(|it| it != id).count();
+        ApplicationExplanation {
+            application: id.clone(),
+            time: 0.0,
+            lowest_time: 0.0,
+            loss: 0.0,
+            gates: Vec::new(),
+            moves: Vec::new(),
+            candidates: Vec::new(),
+            explanation: format!("queued with {ahead} before it: {reason}"),
+            policy: self.state.policy.version,
+        }
+    }
+
+    /// Why a host has its role, and what holds it there.
+    pub fn explain_host(&self, now_ms: u64, name: &HostName) -> Result<HostExplanation, ClusterError> {
+        let host = self.state.hosts.get(name).ok_or_else(|| ClusterError::NoHost(name.clone()))?;
+        let state = if host.lost { "lost" } else { host.state.name() };
+        Ok(HostExplanation {
+            host: name.clone(),
+            state: state.to_owned(),
+            lease: host.lease.clone(),
+            home: host.home.clone(),
+            since_s: now_ms.saturating_sub(host.since_ms) as f64 / 1000.0,
+            reason: host.reason.clone(),
+            closed: self.closed(now_ms, name),
+            decisions: self.pool_decisions(now_ms, name),
+            policy: self.state.policy.version,
+        })
+    }
+
+    /// Predictions of moves against what was measured.
+    pub fn calibration(&self) -> CalibrationView {
+        calibration::table(&self.state)
     }
 
     /// Output of an application after `after`; kept for `waiter` until it asks for what follows.

@@ -1,28 +1,22 @@
 //! Moves of the cluster: planning them, starting them, and driving the executor of each.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use control::{
-    ApplicationId, CandidateView, CommandResult, Epoch, HostName, MigrateOrder, MoveId, Outcome,
-    PartitionState, Rank, Specification,
+    CandidateView, CommandResult, Epoch, HostName, MigrateOrder, MoveId, Outcome, PartitionState, Rank,
+    Specification,
 };
 
 use super::{Cluster, ClusterError};
+use crate::calibration::{self, Calibration};
 use crate::checker;
 use crate::executor::{Effect, Facts, Flight, Side, SideFacts};
-use crate::planner::{self, Edge, Plan, PlanApplication, PlanHost, PlanPartition, Snapshot};
+use crate::planner::{self, Plan, Snapshot};
 use crate::record::Record;
-use crate::state::{Application, Move, Ownership, Phase};
+use crate::state::{Application, Move};
 
-/// Assumed speed of a copy until one was measured.
-const COPY_BYTES_PER_S: f64 = 500e6;
-/// Assumed blackout until one was measured.
-const BLACKOUT_S: f64 = 0.3;
-/// Utilisation of every active host above which a standby host is wanted.
-const OVERLOAD: f64 = 0.9;
-/// Rests are doubled at most this often.
-const DOUBLINGS_MAX: u32 = 4;
+/// How often a snapshot is kept while nothing is moved, in milliseconds.
+const NOTE_HELD_MS: u64 = 600_000;
 /// Loss that was suffered is forgotten at this time constant while nothing is lost, in seconds.
 const FORGET_S: f64 = 60.0;
 
@@ -43,18 +37,48 @@ impl Cluster {
                 "its manifest says migrate = false (the default of strategy \"pinned\")",
             ));
         }
+        let snapshot = self.snapshot(now_ms, Some(&order.to));
+        if let Some(rule) = self.breaks(&snapshot, order) {
+            return Err(refusal(order, &format!("rule {rule} would be broken")));
+        }
         self.start_move(now_ms, order, "asked by a user".into(), None)
     }
 
+    /// Starts what of the plan may begin now: in its order, wave after wave, and within the limits of the policy.
     pub(super) fn start_planned(&mut self, now_ms: u64) {
-        if !self.flights.is_empty() {
-            return;
+        while let Some(planned) = self.planned.front() {
+            let busy = self.under_way.values().any(|wave| *wave < planned.wave);
+            if busy || !self.has_room_for(&planned.from, &planned.to) {
+                return;
+            }
+            let Some(planned) = self.planned.pop_front() else { return };
+            let left = self.planned.len() + 1;
+            // What has changed since it was planned is planned again.
+            if let Some(why) = self.outdated(now_ms, &planned) {
+                return self.abort_plan(now_ms, left, why);
+            }
+            let order = MigrateOrder { application: planned.application, rank: planned.rank, to: planned.to };
+            match self.start_move(now_ms, &order, planned.reason, Some(planned.explanation)) {
+                Ok(id) => drop(self.under_way.insert(id, planned.wave)),
+                Err(error) => return self.abort_plan(now_ms, left, error.to_string()),
+            }
         }
-        let Some(planned) = self.planned.pop_front() else { return };
-        let order = MigrateOrder { application: planned.application, rank: planned.rank, to: planned.to };
-        // What has changed since it was planned is planned again.
-        if self.start_move(now_ms, &order, planned.reason, Some(planned.explanation)).is_err() {
-            self.planned.clear();
+    }
+
+    /// May one more move begin between these hosts?
+    fn has_room_for(&self, from: &HostName, to: &HostName) -> bool {
+        let settings = self.planner_settings();
+        let moves = || self.state.open_moves().map(|(_, it)| it);
+        moves().count() < settings.at_once
+            && moves().filter(|it| it.from == *from).count() < settings.at_once_per_host
+            && moves().filter(|it| it.to == *to).count() < settings.at_once_per_host
+    }
+
+    /// Gives up what is left of the plan; moves that are under way go on.
+    pub(super) fn abort_plan(&mut self, now_ms: u64, left: usize, reason: String) {
+        self.planned.clear();
+        if left > 0 {
+            self.record(now_ms, Record::PlanAborted { left, reason });
         }
     }
 
@@ -89,9 +113,14 @@ impl Cluster {
         };
         let needed =
             application.specification.component(order.rank).map_or(0, |component| component.memory_bytes);
+        if let Some(why) = self.closed(now_ms, &order.to) {
+            return Err(refusal(order, &format!("that host takes nothing: {why}")));
+        }
         if self.usage(&order.to).1.saturating_add(needed) > seen.facts.memory_bytes {
             return Err(refusal(order, "that host has not enough memory left"));
         }
+        let calibration = Calibration::of(&self.state);
+        let predicted = self.prediction(&order.application, order.rank, &calibration);
         let (from, epoch) = (owner.host.clone(), owner.granted + 1);
         let report = report_file(&application.specification, order.rank, epoch);
         self.activate_for(now_ms, &order.to, "a partition moves to it");
@@ -105,6 +134,7 @@ impl Cluster {
             epoch,
             reason,
             explanation: explanation.map(Box::new),
+            predicted: Some(predicted),
         };
         self.record(now_ms, record);
         let (flight, effects) = Flight::begin(now_ms, report);
@@ -199,11 +229,20 @@ impl Cluster {
     }
 
     fn close(&mut self, now_ms: u64, id: MoveId, order: &Move, record: Record) {
-        if matches!(record, Record::MoveFailed { .. }) {
-            self.planned.clear();
-        }
+        let why = match &record {
+            Record::MoveFailed { reason, .. } => Some(format!("move {id} failed: {reason}")),
+            Record::MoveDone { measured: Some(actual), .. } => order
+                .predicted
+                .filter(|predicted| calibration::is_far_off(predicted, actual))
+                .map(|predicted| far_off(id, &predicted, actual)),
+            _ => None,
+        };
         self.record(now_ms, record);
+        if let Some(why) = why {
+            self.abort_plan(now_ms, self.planned.len(), why);
+        }
         self.flights.remove(&id);
+        self.under_way.remove(&id);
         self.model.forget(&order.application);
         self.imbalanced_since_ms = None;
         self.overloaded_since_ms = None;
@@ -220,19 +259,34 @@ impl Cluster {
         self.suffer(now_ms, planner::loss(&snapshot));
         (snapshot.sustained_s, snapshot.suffered_s) = (self.sustained_s(now_ms), self.suffered_s);
         let plan = planner::plan(&snapshot);
+        self.note_plan(&plan);
         let findings = checker::check(&snapshot, &plan);
         if let Some(finding) = findings.first() {
             // A plan that breaks what was asked for is not run, whatever the planner thinks of it.
             tracing::error!("the plan is refused ({} findings): {finding}", findings.len());
             return;
         }
+        self.keep_plan(now_ms, &snapshot, &plan);
         if plan.moves.is_empty() {
-            self.relieve_overload(now_ms, &snapshot);
+            self.step_pool(now_ms, &snapshot);
         } else {
             self.suffered_s = 0.0;
         }
         self.planned.extend(plan.moves);
         self.start_planned(now_ms);
+    }
+
+    /// Keeps in the journal what plans were made of: of those that move something, and of the others now and then.
+    fn keep_plan(&mut self, now_ms: u64, snapshot: &Snapshot, plan: &Plan) {
+        let due = now_ms.saturating_sub(self.noted_ms) >= NOTE_HELD_MS && !snapshot.partitions.is_empty();
+        if plan.moves.is_empty() && !due {
+            return;
+        }
+        let Some(inputs) = self.history(snapshot) else { return };
+        self.noted_ms = now_ms;
+        let moves = plan.moves.iter().map(|it| (it.application.clone(), it.rank, it.to.clone())).collect();
+        let (inputs_hash, explanation) = (plan.inputs_hash.clone(), plan.explanation.clone());
+        self.record(now_ms, Record::Planned { inputs, inputs_hash, moves, explanation });
     }
 
     /// Adds up what imbalance costs; what is long past counts for nothing once nothing is lost.
@@ -246,7 +300,7 @@ impl Cluster {
         }
     }
 
-    fn sustained_s(&self, now_ms: u64) -> f64 {
+    pub(super) fn sustained_s(&self, now_ms: u64) -> f64 {
         self.imbalanced_since_ms.map_or(0, |since| now_ms.saturating_sub(since)) as f64 / 1000.0
     }
 
@@ -254,159 +308,13 @@ impl Cluster {
     pub fn plan(&self, now_ms: u64) -> Plan {
         planner::plan(&self.snapshot(now_ms, None))
     }
+}
 
-    /// Activates a standby host when every active host is overloaded, no move among them helps, and one to it would.
-    fn relieve_overload(&mut self, now_ms: u64, snapshot: &Snapshot) {
-        let mut load = vec![0.0; snapshot.hosts.len()];
-        snapshot.partitions.iter().for_each(|it| load[it.host] += it.load);
-        let overloaded = !load.is_empty()
-            && load.iter().zip(&snapshot.hosts).all(|(load, host)| load / host.capacity > OVERLOAD);
-        let since = overloaded.then(|| self.overloaded_since_ms.unwrap_or(now_ms));
-        self.overloaded_since_ms = since;
-        self.overload_told &= overloaded;
-        let Some(since) = since else { return };
-        if (now_ms.saturating_sub(since) as f64) < self.settings.planner.sustain_s * 1000.0 {
-            return;
-        }
-        let standby = self
-            .state
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.standby && !host.lost)
-            .map(|(name, _)| name.clone());
-        for host in standby.collect::<Vec<_>>() {
-            let mut with = self.snapshot(now_ms, Some(&host));
-            with.sustained_s = self.settings.planner.sustain_s;
-            // Overload has lasted; what it has cost is not counted again for the new host.
-            with.suffered_s = f64::MAX;
-            let Some(first) = planner::plan(&with).moves.into_iter().find(|it| it.to == host) else {
-                continue;
-            };
-            let reason = format!(
-                "every active host is above {:.0} % and no move among them helps; with {host}: {}",
-                100.0 * OVERLOAD,
-                first.reason
-            );
-            if self.settings.activate {
-                self.record(now_ms, Record::HostActivated { host, reason });
-                self.overloaded_since_ms = None;
-            } else if !self.overload_told {
-                self.overload_told = true;
-                self.record(
-                    now_ms,
-                    Record::Overloaded { reason: format!("{reason}; --no-activate keeps it in reserve") },
-                );
-            }
-            return;
-        }
-    }
-
-    pub(super) fn snapshot(&self, now_ms: u64, extra: Option<&HostName>) -> Snapshot {
-        let active = |name: &&HostName| {
-            let host = self.state.hosts.get(*name);
-            host.is_some_and(|host| !host.lost && (!host.standby || extra == Some(*name)))
-        };
-        let names: Vec<&HostName> = self.view.hosts.keys().filter(active).collect();
-        let (mut applications, mut partitions, mut edges) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, application) in self.state.applications.iter().filter(|(_, it)| it.is_live()) {
-            let mut of_rank = BTreeMap::new();
-            for (rank, owner) in (0..).zip(&application.partitions).filter(|(_, owner)| owner.end().is_none())
-            {
-                if let Some(host) = names.iter().position(|name| **name == owner.host) {
-                    of_rank.insert(rank, partitions.len());
-                    let mut it = self.plan_partition(now_ms, id, application, rank, owner, host);
-                    it.application = applications.len();
-                    partitions.push(it);
-                }
-            }
-            for (rank, from) in &of_rank {
-                let known = |(peer, bytes): (Rank, f64)| Some((*of_rank.get(&peer)?, bytes));
-                let sent = self.model.traffic(id, *rank).filter_map(known);
-                edges.extend(sent.map(|(to, bytes)| Edge { from: *from, to, bytes, messages: 0.0 }));
-            }
-            applications.push(PlanApplication { id: id.clone(), weight: 1.0, quota: usize::MAX });
-        }
-        Snapshot {
-            hosts: names
-                .iter()
-                .enumerate()
-                .map(|(host, name)| self.plan_host(host, name, &partitions))
-                .collect(),
-            applications,
-            partitions,
-            edges,
-            blocks: Vec::new(),
-            rules: Vec::new(),
-            sustained_s: self.sustained_s(now_ms),
-            suffered_s: self.suffered_s,
-            settings: self.settings.planner,
-        }
-    }
-
-    fn plan_host(&self, host: usize, name: &HostName, partitions: &[PlanPartition]) -> PlanHost {
-        let facts = self.view.hosts.get(name).map(|seen| &seen.facts);
-        let known: u64 = partitions.iter().filter(|it| it.host == host).map(|it| it.memory).sum();
-        PlanHost {
-            name: name.clone(),
-            capacity: facts.map_or(1.0, |facts| facts.cpus.len().max(1) as f64),
-            alpha: 1.0,
-            memory: facts.map_or(0, |facts| facts.memory_bytes),
-            memory_base: self.usage(name).1.saturating_sub(known),
-            reserve: 0.0,
-            closed: None,
-            evacuate: false,
-        }
-    }
-
-    fn plan_partition(
-        &self,
-        now_ms: u64,
-        id: &ApplicationId,
-        application: &Application,
-        rank: Rank,
-        owner: &Ownership,
-        host: usize,
-    ) -> PlanPartition {
-        let report = self.view.process(&owner.host, &(id.clone(), rank, owner.epoch));
-        let running = report.is_some_and(|it| it.state == PartitionState::Running);
-        let fixed = match () {
-            () if !application.specification.migrate => Some("migrate = false in its manifest"),
-            () if application.phase == Phase::Placed => Some("its application is still starting"),
-            () if owner.moving.is_some() => Some("it is moving"),
-            () if !running => Some("it is not running"),
-            () => None,
-        };
-        let load = self.model.load(id, rank);
-        let memory = application.specification.component(rank).map_or(0, |component| component.memory_bytes);
-        let resident =
-            report.and_then(|it| it.counters.as_ref()).map_or(0, |counters| counters.resident_kib << 10);
-        let copied = if resident == 0 { memory } else { resident.min(memory) };
-        PlanPartition {
-            application: 0,
-            rank,
-            host,
-            load: load.mean,
-            variance: load.variance_of_mean,
-            samples: load.samples,
-            memory,
-            working: 0,
-            block: None,
-            fixed,
-            // What it does has changed: the rest after its last move was for another load.
-            cooling_s: if load.changed { 0.0 } else { self.cooling_s(now_ms, owner) },
-            copy_s: owner.last_total_s.unwrap_or(copied as f64 / COPY_BYTES_PER_S),
-            blackout_s: owner.last_blackout_ms.map_or(BLACKOUT_S, |ms| ms / 1000.0),
-        }
-    }
-
-    /// Seconds of rest that a partition still has, doubled with every move that it has made.
-    fn cooling_s(&self, now_ms: u64, owner: &Ownership) -> f64 {
-        let Some(moved_ms) = owner.moved_ms else { return 0.0 };
-        let base = self.settings.planner.cooldown_s.max(3.0 * owner.last_total_s.unwrap_or(0.0));
-        let doublings = owner.moves.saturating_sub(1).min(DOUBLINGS_MAX);
-        let rested = now_ms.saturating_sub(moved_ms) as f64 / 1000.0;
-        (base * f64::from(1_u32 << doublings) - rested).max(0.0)
-    }
+fn far_off(id: MoveId, predicted: &control::Prediction, actual: &control::MoveReport) -> String {
+    format!(
+        "move {id} took {:.2} s and {:.0} ms of blackout, predicted were {:.2} s and {:.0} ms",
+        actual.total_s, actual.blackout_ms, predicted.total_s, predicted.blackout_ms
+    )
 }
 
 fn refusal(order: &MigrateOrder, reason: &str) -> ClusterError {

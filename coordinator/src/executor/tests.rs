@@ -19,6 +19,7 @@ fn order() -> Result<Move> {
         failure: None,
         time_ms: 0,
         measured: None,
+        predicted: None,
     })
 }
 

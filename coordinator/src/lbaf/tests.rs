@@ -91,3 +91,60 @@ fn errors_name_the_file_and_the_key() -> Result {
     assert!(twice.contains("tasks[1].entity.id`: 1 is the id of another task"), "{twice}");
     Ok(())
 }
+
+#[test]
+fn what_was_measured_comes_back_as_a_problem() -> Result {
+    let host = |name: &str, state: &str, cpus: u32| -> Result<control::HostView> {
+        Ok(serde_json::from_value(
+            serde_json::json!({"name": name, "state": state, "cpus": (0..cpus).collect::<Vec<_>>(),
+            "memory_bytes": 1, "memory_used_bytes": 0, "partitions": 0, "load": 0.0, "utilisation": 0.0, "silent_s": null,
+            "labels": []}),
+        )?)
+    };
+    let partition = |rank: u32, host: &str, load: f64, ended: Option<u8>| -> Result<control::PartitionView> {
+        Ok(serde_json::from_value(
+            serde_json::json!({"application": "heat-1", "rank": rank, "host": host, "epoch": 1,
+            "state": "running", "pid": 1, "exit_status": ended, "load": load, "steal": 0.0, "progress": 1,
+            "resident_kib": 2, "dirty_pages_per_s": null, "moves": 0, "last_blackout_ms": null}),
+        )?)
+    };
+    let pair = |from, to, bytes_per_s| control::TrafficPair {
+        from,
+        to,
+        remote: true,
+        bytes_per_s,
+        bytes: 0,
+        messages: 5,
+        round_trip_ns: None,
+    };
+    let traffic = control::TrafficView {
+        application: "heat-1".parse()?,
+        ranks: 4,
+        remote_bytes_per_s: 0.0,
+        local_bytes_per_s: 0.0,
+        // Rank 3 has ended: nobody sends to it any more.
+        pairs: vec![pair(0, 2, 1500.0), pair(2, 0, 10.0), pair(0, 3, 9.0)],
+    };
+    let partitions = vec![
+        partition(0, "a", 0.5, None)?,
+        partition(1, "a", 0.25, None)?,
+        partition(2, "c", 1.0, None)?,
+        partition(3, "c", 0.0, Some(0))?,
+    ];
+    let hosts = vec![host("a", "active", 1)?, host("b", "lost", 1)?, host("c", "active", 2)?];
+    let measured = export::Measured { hosts, partitions, traffic: vec![traffic] };
+    let directory = tempfile::tempdir()?;
+    let exported = export::write(&measured, directory.path())?;
+    assert_eq!((exported.tasks, exported.communications), (3, 2));
+    let names: Vec<&str> = exported.hosts.iter().map(control::HostName::as_str).collect();
+    assert_eq!(names, ["a", "c"]);
+    let again = read(directory.path(), 0, LOAD_ONLY)?.snapshot;
+    let found: Vec<(usize, f64, u64)> =
+        again.partitions.iter().map(|it| (it.host, it.load, it.memory)).collect();
+    assert_eq!(found, [(0, 0.5, 2048), (0, 0.25, 2048), (1, 1.0, 2048)]);
+    let edges: Vec<(usize, usize, f64)> = again.edges.iter().map(|it| (it.from, it.to, it.bytes)).collect();
+    assert_eq!(edges, [(0, 2, 1500.0), (2, 0, 10.0)]);
+    let alphas: Vec<f64> = again.hosts.iter().map(|it| it.alpha).collect();
+    assert_eq!(alphas, [1.0, 0.5]);
+    Ok(())
+}

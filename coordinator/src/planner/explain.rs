@@ -238,6 +238,7 @@ fn view(
         application_time: times.get(it.application).copied().unwrap_or_default(),
         terms: terms(layout, step),
         alternatives: Vec::new(),
+        policy: snapshot.policy,
     }
 }
 
@@ -403,5 +404,6 @@ pub fn explain_application(snapshot: &Snapshot, application: usize) -> Option<Ap
         moves,
         candidates,
         explanation: format!("{}; {own}", plan.explanation),
+        policy: snapshot.policy,
     })
 }

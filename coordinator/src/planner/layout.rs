@@ -63,6 +63,11 @@ impl Flows {
     }
 }
 
+/// How far a number of hosts is outside of what a rule asks for.
+fn hosts_broken(hosts: u32, least: u32, most: u32) -> u32 {
+    least.saturating_sub(hosts) + hosts.saturating_sub(most)
+}
+
 /// A placement with its sums.
 #[derive(Clone, Debug)]
 pub struct Layout<'a> {
@@ -158,12 +163,19 @@ impl<'a> Layout<'a> {
         self.memory(host) > self.problem.snapshot.hosts[host].memory
     }
 
+    /// On how many hosts a rule's partitions are.
+    pub fn hosts_of(&self, rule: usize) -> u32 {
+        self.members[rule].len() as u32
+    }
+
     /// How often a rule is broken.
     pub fn broken(&self, rule: usize) -> u32 {
         let members = &self.members[rule];
         match &self.problem.snapshot.rules[rule].kind {
             RuleKind::Together => (members.len() as u32).saturating_sub(1),
-            RuleKind::Apart => members.values().map(|count| count - 1).sum(),
+            RuleKind::AtMost(most) => members.values().map(|count| count.saturating_sub(*most)).sum(),
+            RuleKind::Hosts { .. } if members.is_empty() => 0,
+            RuleKind::Hosts { least, most } => hosts_broken(members.len() as u32, *least, *most),
             kind => members
                 .iter()
                 .filter(|(host, _)| !allows(kind, **host as usize))
@@ -434,13 +446,20 @@ impl<'a> Layout<'a> {
             let count = |host: usize| members.get(&(host as u32)).copied().unwrap_or(0);
             let more = match &it.kind {
                 RuleKind::Together => i32::from(count(target) == 0) - i32::from(count(source) == 1),
-                RuleKind::Apart => i32::from(count(target) > 0) - i32::from(count(source) > 1),
+                RuleKind::AtMost(most) => {
+                    i32::from(count(target) >= *most) - i32::from(count(source) > *most)
+                }
+                RuleKind::Hosts { least, most } => {
+                    let now = members.len() as u32;
+                    let then = now + u32::from(count(target) == 0) - u32::from(count(source) == 1);
+                    hosts_broken(then, *least, *most) as i32 - hosts_broken(now, *least, *most) as i32
+                }
                 kind => i32::from(!allows(kind, target)) - i32::from(!allows(kind, source)),
             };
             match it.price {
                 Some(price) => change += self.price(price) * f64::from(more),
                 // An affinity may be broken for a while by who knows that; another rule is named first.
-                None if more > 0 && it.kind == RuleKind::Together => broken = broken.or(Some(rule)),
+                None if more > 0 && it.kind.is_of_all() => broken = broken.or(Some(rule)),
                 None if more > 0 => broken = Some(rule),
                 None => {}
             }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::layout::{Layout, Step};
 use super::problem::Problem;
-use super::snapshot::RuleKind;
 
 /// Moves that are looked at for one wave.
 const WINDOW: usize = 64;
@@ -115,7 +114,7 @@ impl Crowd {
                 return false;
             }
             // An affinity is broken while its partitions are on their way; nothing else is.
-            let is_affinity = |rule: u32| snapshot.rules[rule as usize].kind == RuleKind::Together;
+            let is_affinity = |rule: u32| snapshot.rules[rule as usize].kind.is_of_all();
             if layout.broken_by(step).is_some_and(|rule| !is_affinity(rule)) {
                 return false;
             }

@@ -176,6 +176,6 @@ pub fn allows(kind: &RuleKind, host: usize) -> bool {
     match kind {
         RuleKind::On(hosts) => hosts.contains(&host),
         RuleKind::NotOn(hosts) => !hosts.contains(&host),
-        RuleKind::Together | RuleKind::Apart => true,
+        RuleKind::Together | RuleKind::AtMost(_) | RuleKind::Hosts { .. } => true,
     }
 }

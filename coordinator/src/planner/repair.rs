@@ -26,6 +26,8 @@ pub struct Repair {
 struct Unit {
     partitions: Vec<u32>,
     reason: String,
+    /// The rule that is to be cured.
+    rule: Option<u32>,
 }
 
 /// Cures what can be cured; the layout is left as the actions make it.
@@ -41,7 +43,7 @@ pub fn repair(layout: &mut Layout<'_>) -> Repair {
         units.truncate(UNITS);
         let mut best: Option<(f64, usize, Option<Action>)> = None;
         for (index, unit) in units.iter().enumerate() {
-            let (regret, action) = place(layout, &unit.partitions);
+            let (regret, action) = place(layout, unit);
             if best.as_ref().is_none_or(|(most, _, _)| regret > *most) {
                 best = Some((regret, index, action));
             }
@@ -78,27 +80,30 @@ fn give_up(layout: &Layout<'_>, unit: &Unit) -> String {
 fn units(layout: &Layout<'_>, given_up: &[u32]) -> Vec<Unit> {
     let snapshot = layout.problem.snapshot;
     let mut units: Vec<Unit> = Vec::new();
-    let mut add = |partition: u32, reason: String| {
+    let mut add = |partition: u32, reason: String, rule: Option<u32>| {
         if !given_up.contains(&partition) && !units.iter().any(|unit| unit.partitions.contains(&partition)) {
-            units.push(Unit { partitions: bound(layout, partition), reason });
+            units.push(Unit { partitions: bound(layout, partition), reason, rule });
         }
     };
     for (host, it) in snapshot.hosts.iter().enumerate() {
         if it.evacuate {
             let items = layout.items(host).iter();
-            items.for_each(|item| add(*item, format!("{} is to be emptied", it.name)));
+            items.for_each(|item| add(*item, format!("{} is to be emptied", it.name), None));
         } else if layout.is_overcommitted(host) {
             // The one that needs most memory, so that few move.
             let memory = |item: &&u32| snapshot.partitions[**item as usize].memory;
             let may =
                 |item: &&u32| layout.problem.fixed(**item as usize).is_none() && !given_up.contains(item);
             let largest = layout.items(host).iter().filter(may).max_by_key(|item| (memory(item), **item));
-            largest.iter().for_each(|item| add(**item, format!("memory of {} is over-committed", it.name)));
+            largest
+                .iter()
+                .for_each(|item| add(**item, format!("memory of {} is over-committed", it.name), None));
         }
     }
     for (index, rule) in snapshot.rules.iter().enumerate() {
         if rule.price.is_none() && layout.broken(index) > 0 {
-            misplaced(layout, index).into_iter().for_each(|it| add(it, format!("rule {}", rule.name)));
+            let cause = Some(index as u32);
+            misplaced(layout, index).into_iter().for_each(|it| add(it, format!("rule {}", rule.name), cause));
         }
     }
     units
@@ -127,16 +132,32 @@ fn misplaced(layout: &Layout<'_>, rule: usize) -> Vec<u32> {
     let fixed = |partition: &usize| layout.problem.fixed(*partition).is_some();
     let members = || it.partitions.iter().copied();
     match &it.kind {
-        RuleKind::Apart => {
-            // Of those on one host the first stays, but rather one that may not move.
+        RuleKind::AtMost(most) => {
+            // Of those on one host the first stay, but rather those that may not move.
             let mut here: Vec<(usize, bool, usize)> =
                 members().map(|member| (layout.host(member), !fixed(&member), member)).collect();
             here.sort_unstable();
             here.dedup();
             here.chunk_by(|a, b| a.0 == b.0)
-                .flat_map(|host| host.iter().skip(1))
+                .flat_map(|host| host.iter().skip(*most as usize))
                 .map(|(_, _, it)| *it as u32)
                 .collect()
+        }
+        RuleKind::Hosts { .. } => {
+            // Those of the host with the fewest: they make room for the limit, or are the cheapest to spread.
+            let mut here: Vec<(usize, usize)> = Vec::new();
+            members().for_each(|member| {
+                let host = layout.host(member);
+                match here.iter_mut().find(|(known, _)| *known == host) {
+                    Some((_, count)) => *count += 1,
+                    None => here.push((host, 1)),
+                }
+            });
+            let fewest = here.iter().min_by_key(|(host, count)| (*count, *host)).map(|(host, _)| *host);
+            let most = here.iter().max_by_key(|(host, count)| (*count, *host)).map(|(host, _)| *host);
+            let too_few = matches!(it.kind, RuleKind::Hosts { least, .. } if here.len() < least as usize);
+            let from = if too_few { most } else { fewest };
+            members().filter(|it| Some(layout.host(*it)) == from && !fixed(it)).map(|it| it as u32).collect()
         }
         RuleKind::Together => {
             let home = gathering(layout, rule);
@@ -160,7 +181,8 @@ fn gathering(layout: &Layout<'_>, rule: usize) -> Option<usize> {
 }
 
 /// The best place of a unit and what it would lose by the second best; infinite regret if there is no choice.
-fn place(layout: &mut Layout<'_>, unit: &[u32]) -> (f64, Option<Action>) {
+fn place(layout: &mut Layout<'_>, whole: &Unit) -> (f64, Option<Action>) {
+    let unit = whole.partitions.as_slice();
     let snapshot = layout.problem.snapshot;
     if unit.iter().any(|it| layout.problem.fixed(*it as usize).is_some()) {
         return (f64::INFINITY, None);
@@ -176,7 +198,8 @@ fn place(layout: &mut Layout<'_>, unit: &[u32]) -> (f64, Option<Action>) {
         match &snapshot.rules[rule].kind {
             RuleKind::On(hosts) => targets.extend(hosts),
             RuleKind::Together => targets.extend(gathering(layout, rule)),
-            RuleKind::Apart | RuleKind::NotOn(_) => {}
+            RuleKind::Hosts { .. } => targets.extend(gathering(layout, rule)),
+            RuleKind::AtMost(_) | RuleKind::NotOn(_) => {}
         }
     }
     targets.retain(|host| {
@@ -189,7 +212,7 @@ fn place(layout: &mut Layout<'_>, unit: &[u32]) -> (f64, Option<Action>) {
     for target in targets {
         let steps: Vec<Step> = unit.iter().map(|it| (*it, target as u32)).collect();
         let trial = layout.trial(&steps);
-        if trial.fits && trial.leaves_reserve && trial.broken.is_none() && cures(layout, &steps) {
+        if trial.fits && trial.leaves_reserve && trial.broken.is_none() && cures(layout, &steps, whole.rule) {
             found.push((trial.gain, target));
         }
     }
@@ -203,8 +226,29 @@ fn place(layout: &mut Layout<'_>, unit: &[u32]) -> (f64, Option<Action>) {
 }
 
 /// Do the steps leave every hard rule about single partitions met? Otherwise they would be moved again and again.
-fn cures(layout: &Layout<'_>, steps: &[Step]) -> bool {
+///
+/// And the rule that asks for them has to be broken less often: that of a limit on hosts only once the last of them has
+/// moved, until when it is enough that they gather.
+fn cures(layout: &mut Layout<'_>, steps: &[Step], rule: Option<u32>) -> bool {
     let rules = &layout.problem.snapshot.rules;
+    if let Some(rule) = rule.map(|rule| rule as usize) {
+        let gathers = |layout: &Layout<'_>, host: u32| {
+            rules[rule].partitions.iter().any(|it| layout.host(*it) == host as usize)
+        };
+        let is_limit =
+            matches!(rules[rule].kind, RuleKind::Hosts { most, .. } if layout.hosts_of(rule) > most);
+        if is_limit && !steps.iter().all(|(_, host)| gathers(layout, *host)) {
+            return false;
+        }
+        let before = layout.broken(rule);
+        let back: Vec<Step> = steps.iter().map(|(it, _)| (*it, layout.host(*it as usize) as u32)).collect();
+        steps.iter().for_each(|step| layout.apply(*step));
+        let after = layout.broken(rule);
+        back.iter().rev().for_each(|step| layout.apply(*step));
+        if after > before || (after == before && !is_limit) {
+            return false;
+        }
+    }
     steps.iter().all(|(partition, target)| {
         layout.problem.rules(*partition as usize).iter().all(|rule| {
             let rule = &rules[*rule as usize];

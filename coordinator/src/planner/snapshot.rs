@@ -3,13 +3,14 @@
 use std::hash::Hasher;
 
 use control::{ApplicationId, HostName, Rank};
+use serde::{Deserialize, Deserializer, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Version of the planner's policy, shown with every plan: with it and the hash of the inputs a plan can be made again.
-pub const POLICY_VERSION: u32 = 2;
+/// Version of the planner itself, shown with every plan: with it and the hash of the inputs a plan can be made again.
+pub const POLICY_VERSION: u32 = 3;
 
 /// Thresholds and prices.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Plan when the busiest host is above what could be reached by this share.
     pub imbalance: f64,
@@ -107,7 +108,7 @@ impl Settings {
 }
 
 /// A host that may have partitions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanHost {
     /// Its name.
     pub name: HostName,
@@ -128,7 +129,7 @@ pub struct PlanHost {
 }
 
 /// An application.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanApplication {
     /// Its identity.
     pub id: ApplicationId,
@@ -138,8 +139,11 @@ pub struct PlanApplication {
     pub quota: usize,
 }
 
+/// One of few fixed texts.
+pub type Reason = &'static str;
+
 /// A partition that runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanPartition {
     /// Index of its application.
     pub application: usize,
@@ -160,7 +164,8 @@ pub struct PlanPartition {
     /// Index of the block of memory that it shares with the others of that block on its host.
     pub block: Option<usize>,
     /// Why it may not move, if so.
-    pub fixed: Option<&'static str>,
+    #[serde(deserialize_with = "recorded_reason")]
+    pub fixed: Option<Reason>,
     /// Seconds of rest left after its last moves.
     pub cooling_s: f64,
     /// Predicted seconds of copying.
@@ -169,8 +174,25 @@ pub struct PlanPartition {
     pub blackout_s: f64,
 }
 
+/// Why a partition of a recorded snapshot may not move: that it may not is what plans depend on, the words are not kept.
+fn recorded_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'static str>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| {
+        let known = FIXED.iter().find(|known| **known == text);
+        known.copied().unwrap_or("it could not move when this was recorded")
+    }))
+}
+
+/// Reasons why a partition may not move.
+pub const FIXED: [&str; 4] = [
+    "migrate = false in its manifest",
+    "its application is still starting",
+    "it is moving",
+    "it is not running",
+];
+
 /// Traffic from a partition to another.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Edge {
     /// Index of the sender.
     pub from: usize,
@@ -183,20 +205,34 @@ pub struct Edge {
 }
 
 /// What a rule asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum RuleKind {
     /// Affinity: all on one host.
     Together,
-    /// Anti-affinity: no two on one host.
-    Apart,
+    /// So many on one host at most: anti-affinity if that is 1, licences.
+    AtMost(u32),
+    /// On so many hosts.
+    Hosts {
+        /// At least.
+        least: u32,
+        /// At most.
+        most: u32,
+    },
     /// A pin: only on these hosts (indices).
     On(Vec<usize>),
     /// Never on these hosts (indices).
     NotOn(Vec<usize>),
 }
 
+impl RuleKind {
+    /// Is it about all of its partitions together, so that it may be broken while several moves that keep it are under way?
+    pub fn is_of_all(&self) -> bool {
+        matches!(self, RuleKind::Together | RuleKind::Hosts { .. })
+    }
+}
+
 /// A rule of the administrator or of a manifest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// What it is called in explanations.
     pub name: String,
@@ -209,7 +245,7 @@ pub struct Rule {
 }
 
 /// Everything that a plan depends on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Hosts, by name.
     pub hosts: Vec<PlanHost>,
@@ -227,6 +263,8 @@ pub struct Snapshot {
     pub sustained_s: f64,
     /// Loss from imbalance since the last plan ran, in application-seconds: the sum over time of [`super::loss`].
     pub suffered_s: f64,
+    /// Version of the administrator's policy that the rules and thresholds are from; 0 if there is none.
+    pub policy: u64,
     /// Thresholds.
     pub settings: Settings,
 }
@@ -250,7 +288,7 @@ impl Snapshot {
         let rule = |it: &Rule| {
             let known = match &it.kind {
                 RuleKind::On(names) | RuleKind::NotOn(names) => names.iter().all(|name| *name < hosts),
-                RuleKind::Together | RuleKind::Apart => true,
+                RuleKind::Together | RuleKind::AtMost(_) | RuleKind::Hosts { .. } => true,
             };
             known && it.partitions.iter().all(|name| *name < partitions) && it.price.is_none_or(number)
         };
@@ -285,7 +323,9 @@ impl Snapshot {
         self.edges.iter().flat_map(|it| [it.from, it.to]).for_each(|it| hash.write_usize(it));
         self.blocks.iter().for_each(|it| hash.write_u64(*it));
         // Few enough for their text to cost nothing.
-        hash.write(format!("{:?}", (&self.applications, &self.rules, &self.settings)).as_bytes());
+        hash.write(
+            format!("{:?}", (&self.applications, &self.rules, &self.settings, self.policy)).as_bytes(),
+        );
         for it in &self.hosts {
             hash.write(it.name.as_str().as_bytes());
             hash.write(it.closed.as_deref().unwrap_or_default().as_bytes());

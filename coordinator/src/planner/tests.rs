@@ -33,6 +33,7 @@ fn snapshot(loads: &[&[f64]]) -> Result<Snapshot> {
         rules: Vec::new(),
         sustained_s: 60.0,
         suffered_s: 60.0,
+        policy: 0,
         settings: Settings::default(),
     };
     for (index, loads) in loads.iter().enumerate() {
@@ -160,7 +161,7 @@ fn a_broken_rule_and_a_host_to_be_emptied_are_cured_at_once_whatever_it_costs() 
     let mut broken = snapshot(&[&[0.3, 0.3], &[0.3], &[0.3]])?;
     (broken.suffered_s, broken.sustained_s) = (0.0, 0.0);
     broken.partitions.iter_mut().for_each(|it| it.cooling_s = 100.0);
-    let apart = Rule { name: "apart".into(), kind: RuleKind::Apart, partitions: vec![0, 1], price: None };
+    let apart = Rule { name: "apart".into(), kind: RuleKind::AtMost(1), partitions: vec![0, 1], price: None };
     broken.rules.push(apart);
     let plan = checked(&broken);
     assert_eq!((plan.moves.len(), plan.mandatory), (1, 1));

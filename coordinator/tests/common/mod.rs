@@ -1,6 +1,8 @@
 //! A cluster of real processes on this machine: a coordinator, agents, and stand-ins for `vmm`.
+#![allow(dead_code, reason = "every test program uses its own part of it")]
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -24,10 +26,66 @@ pub const STILL: &[&str] = &["--imbalance-threshold=1000000", "--host-timeout-s=
 /// The processes; they end with it.
 pub struct Cluster {
     directory: TempDir,
-    port: u16,
+    /// One for each coordinator.
+    ports: Vec<u16>,
     options: Vec<String>,
-    coordinator: Option<Child>,
+    coordinators: Vec<Option<Child>>,
     agents: BTreeMap<String, Child>,
+    etcd: Option<Etcd>,
+}
+
+/// A real etcd of one member.
+pub struct Etcd {
+    directory: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Etcd {
+    fn start(&mut self) -> Result {
+        let client = format!("http://127.0.0.1:{}", self.port);
+        // No other member: nobody connects to the second address.
+        let peer = "http://127.0.0.1:1";
+        let child = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(&self.directory)
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", "http://127.0.0.1:0", "--initial-advertise-peer-urls", peer])
+            .args([
+                "--initial-cluster",
+                &format!("default={peer}"),
+                "--logger=zap",
+                "--log-outputs=/dev/null",
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| {
+                format!("etcd cannot be started ({error}); run `make deps`, which installs etcd-server")
+            })?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A port that is free now.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn example(name: &str) -> PathBuf {
@@ -39,11 +97,32 @@ fn example(name: &str) -> PathBuf {
 impl Cluster {
     /// A coordinator and agents, each `NAME` or `NAME OPTIONS…`; every host has one processor.
     pub fn start(options: &[&str], agents: &[&str]) -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut cluster =
-            Self { directory: TempDir::new()?, port, options, coordinator: None, agents: BTreeMap::new() };
-        cluster.start_coordinator()?;
+        Self::make(options, 1)?.with_agents(agents)
+    }
+
+    /// Two coordinators, the first of which leads, with their journal in an etcd of their own, and agents.
+    pub fn start_two(options: &[&str], agents: &[&str]) -> Result<Self> {
+        let mut cluster = Self::make(options, 2)?;
+        let mut etcd = Etcd { directory: cluster.path().join("etcd"), port: free_port()?, child: None };
+        etcd.start()?;
+        cluster.etcd = Some(etcd);
+        let cluster = cluster.with_agents(agents)?;
+        Ok(cluster)
+    }
+
+    fn make(options: &[&str], coordinators: usize) -> Result<Self> {
+        Ok(Self {
+            directory: TempDir::new()?,
+            ports: (0..coordinators).map(|_| free_port()).collect::<Result<_>>()?,
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            coordinators: (0..coordinators).map(|_| None).collect(),
+            agents: BTreeMap::new(),
+            etcd: None,
+        })
+    }
+
+    fn with_agents(self, agents: &[&str]) -> Result<Self> {
+        let mut cluster = self.started()?;
         for agent in agents {
             cluster.start_agent(agent)?;
         }
@@ -54,33 +133,96 @@ impl Cluster {
         Ok(cluster)
     }
 
+    fn started(mut self) -> Result<Self> {
+        self.start_coordinator()?;
+        for standby in 1..self.coordinators.len() {
+            self.launch(standby)?;
+        }
+        Ok(self)
+    }
+
     /// Its directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
+    /// Addresses of all coordinators.
     fn address(&self) -> String {
-        format!("tcp:127.0.0.1:{}", self.port)
+        let all: Vec<String> = self.ports.iter().map(|port| format!("tcp:127.0.0.1:{port}")).collect();
+        all.join(",")
     }
 
-    /// Starts the coordinator, again with the same state.
+    /// Starts the first coordinator, again with the same state, and waits until one answers.
     pub fn start_coordinator(&mut self) -> Result {
-        let child = Command::new(env!("CARGO_BIN_EXE_coordinator"))
-            .args(["serve", "--listen", &self.address(), "--state"])
-            .arg(self.path().join("state.redb"))
-            .args(&self.options)
-            .stdout(Stdio::null())
-            .spawn()?;
-        self.coordinator = Some(child);
-        self.wait("the coordinator", 10, |it| Ok(it.client(&["hosts"])?.status.success()))
+        self.launch(0)?;
+        self.wait("a coordinator", 30, |it| Ok(it.client(&["hosts"])?.status.success()))
+    }
+
+    /// Starts a coordinator; does not wait.
+    pub fn launch(&mut self, which: usize) -> Result {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        command.args(["serve", "--listen", &format!("tcp:127.0.0.1:{}", self.ports[which])]);
+        match &self.etcd {
+            Some(etcd) => {
+                command.args(["--standby", "--lease-s=3", "--store", &format!("etcd:{}", etcd.url())])
+            }
+            None => command.arg("--state").arg(self.path().join("state.redb")),
+        };
+        let child = command.args(&self.options).stdout(Stdio::null()).spawn()?;
+        self.coordinators[which] = Some(child);
+        Ok(())
+    }
+
+    /// kill -9 of the first.
+    pub fn kill_coordinator(&mut self) -> Result {
+        self.kill_one(0)
     }
 
     /// kill -9.
-    pub fn kill_coordinator(&mut self) -> Result {
-        let mut child = self.coordinator.take().ok_or("no coordinator")?;
+    pub fn kill_one(&mut self, which: usize) -> Result {
+        let mut child = self.coordinators[which].take().ok_or("no coordinator")?;
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Stops or continues a coordinator.
+    pub fn signal_one(&self, which: usize, signal: Signal) -> Result {
+        let child = self.coordinators[which].as_ref().ok_or("no coordinator")?;
+        Ok(kill(Pid::from_raw(i32::try_from(child.id())?), signal)?)
+    }
+
+    /// A client command to this coordinator only.
+    pub fn client_of(&self, which: usize, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        command.args(["--coordinator", &format!("tcp:127.0.0.1:{}", self.ports[which])]);
+        Ok(command.args(arguments).output()?)
+    }
+
+    /// Which coordinator leads now, if one does.
+    pub fn leader(&self) -> Result<Option<usize>> {
+        for which in 0..self.ports.len() {
+            if self.coordinators[which].is_some() && self.client_of(which, &["hosts"])?.status.success() {
+                return Ok(Some(which));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The etcd.
+    pub fn etcd(&self) -> Result<&Etcd> {
+        self.etcd.as_ref().ok_or_else(|| "no etcd".into())
+    }
+
+    /// kill -9, and a start with the same data.
+    pub fn restart_etcd(&mut self, pause: Duration) -> Result {
+        let etcd = self.etcd.as_mut().ok_or("no etcd")?;
+        if let Some(mut child) = etcd.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        std::thread::sleep(pause);
+        etcd.start()
     }
 
     /// Starts `NAME OPTIONS…`.
@@ -148,6 +290,11 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Asks by plain HTTP and reads until `enough` or the end.
+    pub fn get(&self, path: &str, header: &str, enough: impl Fn(&str) -> bool) -> Result<String> {
+        get(self.ports[0], path, header, enough)
     }
 
     /// Writes a manifest; `more` is TOML after name and executable.
@@ -259,10 +406,26 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for child in self.agents.values_mut().chain(&mut self.coordinator) {
+        for child in self.agents.values_mut().chain(self.coordinators.iter_mut().flatten()) {
             // They may have ended already.
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+}
+
+/// Asks a server on this machine by plain HTTP and reads until `enough` or the end, ten seconds at most.
+pub fn get(port: u16, path: &str, header: &str, enough: impl Fn(&str) -> bool) -> Result<String> {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{header}\r\n")?;
+    let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = stream.read(&mut bytes)?;
+        all.extend_from_slice(&bytes[..count]);
+        let text = String::from_utf8_lossy(&all);
+        if count == 0 || enough(&text) {
+            return Ok(text.into_owned());
         }
     }
 }

@@ -64,6 +64,7 @@ pub fn random_cluster(seed: u64) -> Result<Snapshot> {
         rules: Vec::new(),
         sustained_s: 60.0,
         suffered_s: if random.chance(4) { 1.0 } else { 1e6 },
+        policy: 0,
         settings: Settings { beta_s_per_byte: 1e-3, latency_s: 1e-5, ..Settings::default() },
     };
     if random.chance(4) {
@@ -124,9 +125,13 @@ fn add_traffic_and_rules(snapshot: &mut Snapshot, random: &mut Random) {
     for rule in 0..random.below(4) {
         let some =
             |random: &mut Random, of: usize| (0..1 + random.below(3)).map(|_| random.below(of)).collect();
-        let kind = match random.below(4) {
+        let kind = match random.below(5) {
+            4 => {
+                let least = 1 + random.below(2) as u32;
+                RuleKind::Hosts { least, most: least + random.below(2) as u32 }
+            }
             0 => RuleKind::Together,
-            1 => RuleKind::Apart,
+            1 => RuleKind::AtMost(1 + random.below(2) as u32),
             2 => RuleKind::On(some(random, hosts)),
             _ => RuleKind::NotOn(some(random, hosts)),
         };
@@ -157,6 +162,7 @@ pub fn large_cluster(size: Size, seed: u64) -> Result<Snapshot> {
         rules: Vec::new(),
         sustained_s: 60.0,
         suffered_s: 1e9,
+        policy: 0,
         settings: Settings { beta_s_per_byte: 1.0 / 3e9, latency_s: 2e-6, ..Settings::default() },
     };
     for host in 0..size.hosts {

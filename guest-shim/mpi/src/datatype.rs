@@ -99,6 +99,11 @@ impl Type {
             let low = part.offset.min(last).checked_add(of.lower)?;
             let high = part.offset.max(last).checked_add(of.lower)?.checked_add(of.extent)?;
             let (lower, upper) = bounds.unwrap_or((low, high));
+            // What has neither data nor bounds of its own is not in the typemap.
+            let nothing = of.signature.is_empty() && !of.explicit_bounds;
+            if nothing {
+                continue;
+            }
             if new.explicit_bounds == of.explicit_bounds {
                 bounds = Some((lower.min(low), upper.max(high)));
             } else if of.explicit_bounds {

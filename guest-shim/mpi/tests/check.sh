@@ -2,7 +2,7 @@
 # Tests of the MPI library without a VM: ranks are ordinary processes. Run by `make -C guest-shim check`.
 #
 # PARTITA_TEST_RANKS  numbers of ranks (default: 1 2 3 4 7)
-# PARTITA_MPICH_ABI   directory of MPICH 5 (bin, lib): its libmpi_abi is then compared, too
+# PARTITA_MPICH_ABI   directory of MPICH 5 (bin, lib; default: what `make deps` installs in target/mpich-abi)
 set -eu
 cd "$(dirname "$0")"
 bin=$(cd ../../bin && pwd)
@@ -96,15 +96,19 @@ if command -v mpicc.mpich >/dev/null; then
     echo "the bits are those of MPICH"
 fi
 # Objects compiled with our header, linked with another library of the standard ABI (its orders differ above 2 ranks).
-if [ -n "${PARTITA_MPICH_ABI:-}" ]; then
-    lib=$PARTITA_MPICH_ABI/lib
+abi=${PARTITA_MPICH_ABI:-${CARGO_TARGET_DIR:-$PWD/../../../target}/mpich-abi}
+if [ -e "$abi/lib/libmpi_abi.so" ]; then
+    lib=$abi/lib
     for program in collectives calls; do
         gcc -w -O1 -I../../include $program.c -o "$work/$program.abi" -L"$lib" -lmpi_abi -Wl,-rpath,"$lib"
     done
     same() { tail -n 1 "$1"; }
-    for n in $ranks; do other abi "$n" "$PARTITA_MPICH_ABI/bin/mpiexec"; done
-    timeout 60 "$PARTITA_MPICH_ABI/bin/mpiexec" -np 3 "$work/calls.abi" || fail "abi calls"
+    for n in $ranks; do other abi "$n" "$abi/bin/mpiexec"; done
+    timeout 60 "$abi/bin/mpiexec" -np 3 "$work/calls.abi" || fail "abi calls"
     echo "objects of this header run with $lib/libmpi_abi"
+    PARTITA_MPICH_ABI=$abi sh types.sh 1 2000 || fail "datatypes"
+else
+    fail "$abi/lib/libmpi_abi.so is missing: tests/mpich-abi.sh $abi installs it (make deps does)"
 fi
 [ $failures = 0 ] || { echo "$failures checks failed" >&2; exit 1; }
 echo "all checks passed"

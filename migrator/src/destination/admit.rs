@@ -119,6 +119,7 @@ pub(super) fn streams(listener: &Listener, session: &Session) -> Result<Vec<Chan
             Ok(Hello { role: Role::Pages(number), streams, session: id, .. })
                 if id == session.id
                     && streams == session.streams
+                    && channel.peer() == session.channel.peer()
                     && joined[usize::from(number)].is_none() =>
             {
                 channel.send(&Frame::Joined, &stop).map_err(cancelled_or("joining a stream"))?;

@@ -12,7 +12,7 @@ use migrator::partition::{
     Description, DestinationMachine, MachineError, PAGE_SIZE, Region, Share, SourceMachine,
 };
 use migrator::report::{MigrateRequest, Request};
-use migrator::transport::{Address, Listener, Timeouts};
+use migrator::transport::{Address, Listener, Security, Timeouts};
 use migrator::{destination, source};
 use proxy::{Proxy, Tamper};
 
@@ -351,7 +351,7 @@ pub fn short_timeouts() -> Timeouts {
 }
 
 pub fn listen() -> Listener {
-    Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), false).unwrap()
+    Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), &Security::default()).unwrap()
 }
 
 pub fn request(to: &Address, streams: u8) -> Request {

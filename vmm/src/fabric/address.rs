@@ -1,14 +1,11 @@
-//! Addresses of the fabric and the only place of this crate that opens its sockets.
+//! Addresses of the fabric, as text and back.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use thiserror::Error;
-use tokio::io::Interest;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Where a partition's fabric listens.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -18,11 +15,20 @@ pub enum Address {
     Unix(PathBuf),
     /// TCP.
     Tcp(SocketAddr),
+    /// TLS 1.3 over TCP, both sides with a certificate.
+    Tls(SocketAddr),
+}
+
+impl Address {
+    /// Whether messages to it would cross a network unprotected.
+    pub fn is_exposed(&self) -> bool {
+        matches!(self, Self::Tcp(socket) if !socket.ip().is_loopback())
+    }
 }
 
 /// A text that is no address.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{0:?} is not an address of the fabric; write unix:/PATH or tcp:ADDRESS:PORT")]
+#[error("{0:?} is not an address of the fabric; write unix:/PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT")]
 pub struct AddressError(String);
 
 impl FromStr for Address {
@@ -33,6 +39,7 @@ impl FromStr for Address {
         match text.split_once(':') {
             Some(("unix", path)) if !path.is_empty() && path.len() < 108 => Ok(Self::Unix(path.into())),
             Some(("tcp", socket)) => socket.parse().map(Self::Tcp).map_err(|_| wrong()),
+            Some(("tls", socket)) => socket.parse().map(Self::Tls).map_err(|_| wrong()),
             _ => Err(wrong()),
         }
     }
@@ -57,98 +64,7 @@ impl fmt::Display for Address {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(socket) => write!(f, "tcp:{socket}"),
-        }
-    }
-}
-
-/// A connection of either kind.
-pub enum Stream {
-    /// Over a Unix socket.
-    Unix(UnixStream),
-    /// Over TCP, without delay.
-    Tcp(TcpStream),
-}
-
-impl Stream {
-    /// Connects.
-    pub async fn connect(address: &Address) -> io::Result<Self> {
-        Ok(match address {
-            Address::Unix(path) => Self::Unix(UnixStream::connect(path).await?),
-            Address::Tcp(socket) => {
-                let stream = TcpStream::connect(socket).await?;
-                stream.set_nodelay(true)?;
-                Self::Tcp(stream)
-            }
-        })
-    }
-
-    /// Whether open files can be sent over it: the far end is on this machine.
-    pub fn carries_files(&self) -> bool {
-        matches!(self, Self::Unix(_))
-    }
-
-    /// Calls `operation` with the descriptor until it does not answer `WouldBlock`.
-    pub async fn perform<T>(
-        &self,
-        interest: Interest,
-        mut operation: impl FnMut(std::os::fd::RawFd) -> io::Result<T>,
-    ) -> io::Result<T> {
-        use std::os::fd::AsRawFd;
-        match self {
-            Self::Unix(stream) => stream.async_io(interest, || operation(stream.as_raw_fd())).await,
-            Self::Tcp(stream) => stream.async_io(interest, || operation(stream.as_raw_fd())).await,
-        }
-    }
-}
-
-/// A listening socket; a Unix one removes its path when it is dropped.
-pub enum Listener {
-    /// On a path.
-    Unix(UnixListener, PathBuf),
-    /// On a port.
-    Tcp(TcpListener),
-}
-
-impl Listener {
-    /// Listens; a stale socket file of a dead process is replaced.
-    pub async fn bind(address: &Address) -> io::Result<Self> {
-        Ok(match address {
-            Address::Unix(path) => {
-                match std::fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-                Self::Unix(UnixListener::bind(path)?, path.clone())
-            }
-            Address::Tcp(socket) => Self::Tcp(TcpListener::bind(socket).await?),
-        })
-    }
-
-    /// Where it listens, with the port that was given.
-    pub fn address(&self) -> io::Result<Address> {
-        Ok(match self {
-            Self::Unix(_, path) => Address::Unix(path.clone()),
-            Self::Tcp(listener) => Address::Tcp(listener.local_addr()?),
-        })
-    }
-
-    /// The next connection.
-    pub async fn accept(&self) -> io::Result<Stream> {
-        Ok(match self {
-            Self::Unix(listener, _) => Stream::Unix(listener.accept().await?.0),
-            Self::Tcp(listener) => {
-                let stream = listener.accept().await?.0;
-                stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
-            }
-        })
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            let _ = std::fs::remove_file(path);
+            Self::Tls(socket) => write!(f, "tls:{socket}"),
         }
     }
 }
@@ -159,10 +75,10 @@ mod tests {
 
     #[test]
     fn addresses_read_back_as_written() {
-        for text in ["unix:/run/rank-1.fabric", "tcp:127.0.0.1:4000", "tcp:[::1]:4000"] {
+        for text in ["unix:/run/rank-1.fabric", "tcp:127.0.0.1:4000", "tcp:[::1]:4000", "tls:10.0.0.1:4000"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        for text in ["", "unix:", "tcp:localhost", "tcp:1.2.3.4", "http://x", "unix"] {
+        for text in ["", "unix:", "tcp:localhost", "tcp:1.2.3.4", "tls:host:1", "http://x", "unix"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

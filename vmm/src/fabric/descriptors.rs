@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use tokio::io::Interest;
 
-use super::address::Stream;
 use super::outgoing::{SessionError, receive_exact, send_all};
+use super::socket::Stream;
 use super::wire::{HEADER_BYTES, Header};
 
 /// Most files that come with one header.

@@ -4,21 +4,24 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::Interest;
-
-use super::address::{Address, Stream};
+use super::address::Address;
 use super::descriptors;
 use super::links::{Links, Place};
 use super::outgoing::{SessionError, receive_exact, receive_header, send_all};
 use super::ring::Direction;
 use super::sharing;
+use super::socket::{Accepted, Stream};
 use super::wire::{Header, Hello, Kind, VERSION};
 
 /// How long a new connection may take to say who it is.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves one accepted connection to its end.
-pub(super) async fn run(links: Rc<Links>, stream: Stream) {
+pub(super) async fn run(links: Rc<Links>, accepted: Accepted) {
+    let stream = match accepted.prove().await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "the fabric refuses a connection"),
+    };
     if let Err(error) = serve(&links, &stream).await {
         tracing::debug!(error = &error as &dyn std::error::Error, "incoming stream ended");
     }
@@ -147,13 +150,8 @@ async fn receive(
         let mut left = u64::from(header.length);
         while left > 0 {
             let offset = peer.received.get();
-            let got = stream
-                .perform(Interest::READABLE, |socket| match peer.incoming.get() == number {
-                    // Only the newest connection may touch the ring: an older one would write over what came since.
-                    true => peer.receiving.receive(socket, offset, left),
-                    false => Err(io::ErrorKind::ConnectionAborted.into()),
-                })
-                .await?;
+            let is_newest = || peer.incoming.get() == number;
+            let got = stream.receive_into(&peer.receiving, offset, left, is_newest).await?;
             if got == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }

@@ -15,6 +15,7 @@ use super::address::Address;
 use super::ring::Ring;
 use super::round_trips::RoundTrips;
 use super::sharing::Wakers;
+use super::socket::Credentials;
 use crate::memory::{Memory, MemoryError};
 
 /// First pause before an offer that was put off is made again; it doubles up to [`OFFER_AGAIN_MAX`].
@@ -62,6 +63,8 @@ pub struct Peer {
     pub incoming: Cell<u64>,
     /// Times of what went over connections.
     pub round_trips: RefCell<RoundTrips>,
+    /// The user was told that one side does not trust the other.
+    pub distrusted: Cell<bool>,
     /// How long to go on without sharing before the next offer.
     pub offer_again: Cell<Duration>,
 }
@@ -84,6 +87,7 @@ pub struct Links {
     pub(super) draining: Cell<bool>,
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
+    pub(super) credentials: Option<Credentials>,
     pub(super) wakers: Arc<Wakers>,
 }
 
@@ -105,6 +109,7 @@ impl Peer {
             unacknowledged: Cell::new(false),
             incoming: Cell::new(0),
             round_trips: RefCell::default(),
+            distrusted: Cell::new(false),
             offer_again: Cell::new(OFFER_AGAIN_MIN),
         })
     }
@@ -169,6 +174,7 @@ impl Links {
             verdict: Notify::new(),
             draining: Cell::new(false),
             shares: config.shares,
+            credentials: config.credentials.clone(),
             wakers,
         })
     }

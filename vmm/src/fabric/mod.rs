@@ -18,6 +18,7 @@ mod outgoing;
 mod ring;
 mod round_trips;
 mod sharing;
+pub mod socket;
 pub mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -38,11 +39,12 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::kvm::Doorbells;
 use crate::memory::{Memory, MemoryError};
 use crate::vcpu::{Interrupter, Sleeper};
-use address::{Address, Listener};
+use address::Address;
 use links::Links;
 pub use links::{Directory, Place};
 pub use ring::{Direction, Ring};
 pub use round_trips::RoundTrip;
+use socket::{Credentials, Listener};
 
 /// How often a peer is asked to take the news of a move before it is given up (about ten seconds).
 const MOVED_TRIES: u32 = 100;
@@ -64,6 +66,8 @@ pub struct Config {
     pub directory: Directory,
     /// Share rings with partitions on this machine.
     pub shares: bool,
+    /// Who this side is, for `tls:` addresses.
+    pub credentials: Option<Credentials>,
 }
 
 /// The guest whose rings are served.
@@ -230,7 +234,7 @@ async fn serve(
 ) {
     let setup = async {
         let listen = |source| FabricError::Listen { address: config.listen.clone(), source };
-        let listener = Listener::bind(&config.listen).await.map_err(listen)?;
+        let listener = Listener::bind(&config.listen, config.credentials.as_ref()).await.map_err(listen)?;
         let address = listener.address().map_err(listen)?;
         let links = Rc::new(Links::new(guest, &config, address.clone())?);
         Ok((listener, address, links))
@@ -303,8 +307,8 @@ fn thaw(links: &Rc<Links>, tasks: &Tasks, epoch: u64, announce: bool) -> Result<
 async fn accept(links: Rc<Links>, listener: Listener, tasks: Tasks) {
     loop {
         match listener.accept().await {
-            Ok(stream) => {
-                let task = spawn_local(incoming::run(links.clone(), stream));
+            Ok(accepted) => {
+                let task = spawn_local(incoming::run(links.clone(), accepted));
                 let mut tasks = tasks.borrow_mut();
                 tasks.retain(|task| !task.is_finished());
                 tasks.push(task);

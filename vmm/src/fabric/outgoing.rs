@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::Interest;
 use tokio::time::{Instant, sleep};
 
-use super::address::{Address, Stream};
+use super::address::Address;
 use super::links::{Links, OFFER_AGAIN_MAX, OFFER_AGAIN_MIN, Peer, Place};
 use super::ring::Direction;
 use super::sharing;
+use super::socket::Stream;
 use super::wire::{HEADER_BYTES, Header, Hello, Kind, WireError};
 use crate::memory::MemoryError;
 
@@ -51,13 +51,7 @@ pub(super) async fn receive_exact(stream: &Stream, buffer: &mut [u8]) -> io::Res
     let mut done = 0;
     while done < buffer.len() {
         let rest = &mut buffer[done..];
-        let got = stream
-            .perform(Interest::READABLE, |socket| {
-                // SAFETY: `rest` is valid for its length.
-                let got = unsafe { libc::recv(socket, rest.as_mut_ptr().cast(), rest.len(), 0) };
-                usize::try_from(got).map_err(|_| io::Error::last_os_error())
-            })
-            .await?;
+        let got = stream.receive(rest).await?;
         if got == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -69,14 +63,7 @@ pub(super) async fn receive_exact(stream: &Stream, buffer: &mut [u8]) -> io::Res
 /// Sends all of `bytes`.
 pub(super) async fn send_all(stream: &Stream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        let sent = stream
-            .perform(Interest::WRITABLE, |socket| {
-                // SAFETY: `bytes` is valid for its length.
-                let sent =
-                    unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
-                usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-            })
-            .await?;
+        let sent = stream.send(bytes).await?;
         bytes = &bytes[sent..];
     }
     Ok(())
@@ -111,6 +98,7 @@ pub(super) async fn run(links: Rc<Links>, rank: u32) {
             Err(SessionError::OfferAgain) => {}
             Err(error) => {
                 tracing::debug!(rank, error = &error as &dyn std::error::Error, "stream interrupted");
+                say_distrust(&links, rank, &error);
                 let absent = matches!(&error, SessionError::Io(e)
                     if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused));
                 peer.gone.set(absent && links.draining.get());
@@ -119,6 +107,17 @@ pub(super) async fn run(links: Rc<Links>, rank: u32) {
             }
         }
     }
+}
+
+/// Trying again does not help when one side does not trust the other: says so, once for every peer.
+fn say_distrust(links: &Links, rank: u32, error: &SessionError) {
+    let SessionError::Io(error) = error else { return };
+    if error.kind() != io::ErrorKind::InvalidData || links.peer(rank).distrusted.replace(true) {
+        return;
+    }
+    let text = partita_tls::explain_io(error).unwrap_or_else(|| error.to_string());
+    let address = links.place(rank).map(|place| place.address.to_string()).unwrap_or_default();
+    crate::console::say(format_args!("vmm: rank {}: fabric to rank {rank} at {address}: {text}", links.rank));
 }
 
 fn hello(links: &Links, rank: u32, stream: bool) -> Hello {
@@ -151,7 +150,7 @@ async fn greet(links: &Links, stream: &Stream, rank: u32, hello: &Hello) -> Resu
 /// One connection, from connecting to its end. `Ok` means: try again at once.
 async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
     let place = links.place(rank).ok_or(SessionError::Unknown(rank))?;
-    let stream = Stream::connect(&place.address).await?;
+    let stream = Stream::connect(&place.address, links.credentials.as_ref()).await?;
     let Greeted::Welcome { have, limit } = greet(links, &stream, rank, &hello(links, rank, true)).await?
     else {
         return Ok(());
@@ -214,11 +213,7 @@ async fn send(
         while done < total {
             let head = &header[(done as usize).min(HEADER_BYTES)..];
             let data_done = done.saturating_sub(HEADER_BYTES as u64);
-            done += stream
-                .perform(Interest::WRITABLE, |socket| {
-                    peer.sending.send(socket, head, sent + data_done, length - data_done)
-                })
-                .await?;
+            done += stream.send_from(&peer.sending, head, sent + data_done, length - data_done).await?;
         }
         sent += length;
         peer.round_trips.borrow_mut().sent(sent, Instant::now());
@@ -249,7 +244,7 @@ pub(super) async fn tell_moved(links: Rc<Links>, rank: u32, place: Place, tries:
         let message =
             Hello { epoch: place.epoch, address: place.address.to_string(), ..hello(&links, rank, false) };
         let told = async {
-            let stream = Stream::connect(&target.address).await?;
+            let stream = Stream::connect(&target.address, links.credentials.as_ref()).await?;
             greet(&links, &stream, rank, &message).await
         };
         match tokio::time::timeout(Duration::from_secs(2), told).await {

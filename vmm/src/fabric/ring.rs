@@ -140,6 +140,18 @@ impl Ring {
         Ok(got)
     }
 
+    /// Copies stream bytes out of the ring.
+    pub fn copy_out(&self, offset: u64, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        self.for_pieces(offset, buffer, |at, piece| self.memory.read(at, piece))
+    }
+
+    /// Copies stream bytes into the ring, as [`receive`](Self::receive) does.
+    pub fn copy_in(&self, offset: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
+        self.for_pieces(offset, bytes, |at, piece| self.memory.write(at, piece))?;
+        self.mark_data_dirty(offset, bytes.len() as u64);
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<OwnedFd>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,7 +190,7 @@ impl Ring {
         let messages = self.messages()?;
         let end = (written + self.bytes() / 4).min(limit);
         let mut data = vec![0; (end - acknowledged) as usize];
-        self.for_pieces(acknowledged, &mut data, |at, piece| self.memory.read(at, piece))?;
+        self.copy_out(acknowledged, &mut data)?;
         self.memory.map_shared(self.address, ring_stride(self.bytes), &file)?;
         *shared = Some(file);
         self.for_pieces(acknowledged, &mut data, |at, piece| self.memory.write(at, piece))?;

@@ -22,11 +22,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use partita_abi::{peer_doorbell, ring_stride};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::address::Stream;
 use super::descriptors::{receive_header, send_header};
 use super::links::Links;
 use super::outgoing::SessionError;
 use super::ring::Direction;
+use super::socket::Stream;
 use super::wire::{Header, Kind};
 use crate::kvm::{Doorbells, KvmError};
 

@@ -70,8 +70,9 @@ fn put_on(new: Comm, topology: Topology) -> Result<Comm, Error> {
 }
 
 fn grid(dims: &[c_int], periods: &[c_int], size: usize) -> Result<Cart, Error> {
-    if dims.iter().any(|&length| length <= 0) {
-        return Err(Error::Invalid(class::DIMS, "a dimension is not positive"));
+    // A grid may have length 0 somewhere: then nobody is in it.
+    if dims.iter().any(|&length| length < 0) {
+        return Err(Error::Invalid(class::DIMS, "a dimension is negative"));
     }
     let product = dims.iter().try_fold(1usize, |all, &length| all.checked_mul(length as usize));
     if product.is_none_or(|product| product > size) {

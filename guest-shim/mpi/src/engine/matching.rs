@@ -69,6 +69,11 @@ impl Matching {
         self.posted.push_back((pattern, id));
     }
 
+    /// Whether any receive waits.
+    pub fn has_posted(&self) -> bool {
+        !self.posted.is_empty()
+    }
+
     /// A message that found no receive waits.
     pub fn arrive(&mut self, message: Unexpected) {
         self.unexpected.push_back(message);

@@ -97,6 +97,8 @@ pub struct Engine {
     peers: Vec<Peer>,
     requests: Requests,
     matching: Matching,
+    /// Whom a receive has asked for its message, since the last [`Engine::take_asked`].
+    asked: Option<u32>,
 }
 
 /// Frames taken from one peer before the others have their turn.
@@ -106,7 +108,14 @@ impl Engine {
     /// The engine of rank `me` of `ranks`.
     pub fn new(me: u32, ranks: u32, limits: Limits) -> Engine {
         let peers = (0..ranks).map(|_| Peer::default()).collect();
-        Engine { me, limits, peers, requests: Requests::default(), matching: Matching::default() }
+        Engine {
+            me,
+            limits,
+            peers,
+            requests: Requests::default(),
+            matching: Matching::default(),
+            asked: None,
+        }
     }
 
     /// Starts sending `data` to rank `peer`; the region stays valid until the request is complete.
@@ -120,6 +129,37 @@ impl Engine {
             self.peers[peer as usize].outbox.push_back(Out::Send(id));
         }
         id
+    }
+
+    /// Sends a short message at once if nothing is in its way; otherwise does nothing and returns false. Nobody has to
+    /// remember a message that is in the ring.
+    ///
+    /// # Errors
+    /// When the peer's ring cannot be trusted.
+    pub fn send_now<L: Links>(
+        &mut self,
+        peer: u32,
+        envelope: Envelope,
+        data: Region,
+        links: &mut L,
+    ) -> Result<bool, ProtocolError<L::Error>> {
+        let waits = !self.peers[peer as usize].outbox.is_empty();
+        if waits || peer == self.me || data.len() > self.limits.eager_bytes {
+            return Ok(false);
+        }
+        let header = Header {
+            payload_bytes: data.len() as u32,
+            context: envelope.context,
+            tag: envelope.tag,
+            message_bytes: data.len() as u64,
+            ..Header::new(Kind::Eager)
+        };
+        let room = links.room(peer).map_err(|error| ProtocolError::Link(peer, error))?;
+        let fits = header.frame_bytes() <= room;
+        if fits {
+            write_frame(links, peer, &header, data);
+        }
+        Ok(fits)
     }
 
     /// Starts receiving into `data`, which stays valid until the request is complete.
@@ -159,6 +199,11 @@ impl Engine {
             State::Done(completion) => Some(completion),
             _ => None,
         }
+    }
+
+    /// Whether the request is complete.
+    pub fn is_done(&self, id: RequestId) -> bool {
+        self.requests.get(id).is_some_and(|request| matches!(request.state, State::Done(_)))
     }
 
     /// Forgets the request: at once if it is complete, otherwise when it will be.
@@ -202,6 +247,11 @@ impl Engine {
             }
             _ => {}
         }
+    }
+
+    /// The sender whose announced message a receive has just matched: the answer to it waits to be written.
+    pub fn take_asked(&mut self) -> Option<u32> {
+        self.asked.take()
     }
 
     /// Whether anything waits to be written.
@@ -322,6 +372,11 @@ impl Engine {
             }
             self.take_frame(peer, &header, links).map_err(|()| ProtocolError::Request(peer, header.kind))?;
             links.consume(peer, header.frame_bytes());
+            // What nobody asks for can stay in the ring: from there it is copied once.
+            let is_new = matches!(header.kind, Kind::Eager | Kind::Rts);
+            if is_new && !self.matching.has_posted() {
+                return Ok(true);
+            }
         }
         Ok(true)
     }
@@ -361,9 +416,12 @@ impl Engine {
             }
             return;
         }
-        let mut data = alloc::vec![0; bytes];
-        // SAFETY: the vector outlives the copy.
-        links.copy(peer, HEADER_BYTES, unsafe { Region::new(data.as_mut_ptr(), bytes) });
+        let mut data = Vec::with_capacity(bytes);
+        // SAFETY: the vector has this capacity, outlives the copy, and the copy fills it.
+        unsafe {
+            links.copy(peer, HEADER_BYTES, Region::new(data.as_mut_ptr(), bytes));
+            data.set_len(bytes);
+        }
         self.matching.arrive(Unexpected {
             source: peer,
             envelope,
@@ -456,6 +514,7 @@ impl Engine {
                     ..Header::new(Kind::Cts)
                 };
                 self.peers[source as usize].outbox.push_back(Out::Control(header));
+                self.asked = Some(source);
             }
         }
     }

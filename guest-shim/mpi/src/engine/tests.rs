@@ -1,5 +1,7 @@
 //! Several engines in one process over rings in ordinary memory, driven in random order.
 
+mod order;
+
 use alloc::vec::Vec;
 
 use super::*;

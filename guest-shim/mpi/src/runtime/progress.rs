@@ -2,7 +2,8 @@
 
 use alloc::boxed::Box;
 
-use crate::engine::{Links, ProtocolError};
+use crate::engine::{Envelope, Links, ProtocolError};
+use crate::memory::Region;
 use crate::ring::RingError;
 use crate::runtime::schedule::Schedule;
 use crate::runtime::state::{Mpi, fatal, with};
@@ -15,6 +16,17 @@ impl Mpi {
             broken(&error);
         }
         self.transport.flush();
+    }
+
+    /// Sends a short message without a request; returns whether it could.
+    pub fn send_now(&mut self, peer: u32, envelope: Envelope, data: Region) -> bool {
+        match self.engine.send_now(peer, envelope, data, &mut self.transport) {
+            Ok(sent) => {
+                self.transport.flush();
+                sent
+            }
+            Err(error) => broken(&error),
+        }
     }
 }
 
@@ -66,6 +78,9 @@ pub fn start(schedule: Schedule) -> usize {
 
 /// Returns when `done` holds: polls as long as that is worth while, then sleeps until something happens.
 pub fn wait_until(mut done: impl FnMut() -> bool) {
+    if done() {
+        return;
+    }
     // Since when nothing has come, and since when it has been polled without a sleep.
     let (mut wait_start, mut poll_start) = (None, None);
     let end_wait = |wait_start: &mut Option<u64>| {

@@ -261,6 +261,9 @@ impl Mpi {
         if of.is_one_run() && mode != SendMode::Buffered {
             // SAFETY: the program keeps the buffer until the send is complete.
             let data = unsafe { Region::new(buffer, count * of.bytes) };
+            if engine_mode == Mode::Standard && self.send_now(to, envelope, data) {
+                return Ok(Pending::Nothing(Status::EMPTY));
+            }
             let id = self.engine.send(to, envelope, data, engine_mode);
             self.start_transmission(to);
             return Ok(Pending::Send(id, None));
@@ -373,10 +376,8 @@ impl Mpi {
 
     fn after_receive(&mut self, id: RequestId, comm: Comm, unpack: Option<Unpack>) -> Result<Pending, Error> {
         // The receive may have matched an announced message: the answer goes out at once.
-        if self.engine.has_output() {
-            for peer in 0..self.place.ranks {
-                self.start_transmission(peer);
-            }
+        if let Some(peer) = self.engine.take_asked() {
+            self.start_transmission(peer);
         }
         Ok(Pending::Receive(id, self.comm(comm)?.peers().clone(), unpack))
     }
@@ -385,7 +386,7 @@ impl Mpi {
     pub fn is_complete(&self, pending: &Pending) -> bool {
         match pending {
             Pending::Nothing(_) => true,
-            Pending::Send(id, _) | Pending::Receive(id, ..) => self.engine.completion(*id).is_some(),
+            Pending::Send(id, _) | Pending::Receive(id, ..) => self.engine.is_done(*id),
             Pending::Collective(index) => self.schedules[*index].as_ref().is_some_and(|s| s.is_complete()),
             Pending::Generalized(of) => of.complete,
             Pending::Both(both) => self.is_complete(&both.0) && self.is_complete(&both.1),
@@ -524,6 +525,9 @@ pub fn start_request(request: Request) -> Result<(), Error> {
 
 /// Waits for an operation and ends it.
 pub fn complete(pending: Pending) -> (Status, Result<(), Error>) {
+    if let Pending::Nothing(status) = pending {
+        return (status, Ok(()));
+    }
     wait_until(|| with(|mpi| mpi.is_complete(&pending)));
     with(|mpi| mpi.finish(pending))
 }

@@ -1,4 +1,4 @@
-//! A collective operation as a list of rounds: transfers that run together, then local work.
+//! A collective operation as a list of steps in rounds: transfers that run together, then local work.
 //!
 //! The algorithms in `collective` only write schedules; this module carries them out, for blocking and nonblocking calls
 //! alike. What a schedule computes depends on the arguments and never on what arrives first.
@@ -88,11 +88,17 @@ enum Local {
 /// Something of the library that happens when a schedule is complete.
 pub type Hook = Box<dyn FnOnce()>;
 
-#[derive(Default)]
-struct Round {
-    transfers: Vec<Transfer>,
-    locals: Vec<Local>,
+enum Step {
+    /// Started without waiting.
+    Transfer(Transfer),
+    /// Done when all transfers before it are.
+    Local(Local),
+    /// Passed when all transfers before it are done.
+    Round,
 }
+
+/// Steps that need no second allocation: what small collectives have.
+const STEPS: usize = 12;
 
 /// Elements of a buffer of the program.
 #[derive(Clone)]
@@ -127,7 +133,7 @@ pub struct Builder {
     group: Rc<Ranks>,
     context: u32,
     tag: i32,
-    rounds: Vec<Round>,
+    steps: Vec<Step>,
     last: Vec<Local>,
     scratch: Vec<Scratch>,
 }
@@ -141,7 +147,7 @@ impl Builder {
             group,
             context,
             tag,
-            rounds: alloc::vec![Round::default()],
+            steps: Vec::with_capacity(STEPS),
             last: Vec::new(),
             scratch: Vec::new(),
         }
@@ -157,19 +163,15 @@ impl Builder {
 
     /// Everything after this happens after everything before it.
     pub fn next_round(&mut self) {
-        self.rounds.push(Round::default());
-    }
-
-    fn round(&mut self) -> &mut Round {
-        let last = self.rounds.len() - 1;
-        &mut self.rounds[last]
+        self.steps.push(Step::Round);
     }
 
     fn transfer(&mut self, transfer: Transfer) {
-        if !self.round().locals.is_empty() {
-            self.next_round();
-        }
-        self.round().transfers.push(transfer);
+        self.steps.push(Step::Transfer(transfer));
+    }
+
+    fn local(&mut self, local: Local) {
+        self.steps.push(Step::Local(local));
     }
 
     /// Sends to member `to`, together with the other transfers of the round.
@@ -188,17 +190,17 @@ impl Builder {
 
     /// Copies when the transfers of the round are done.
     pub fn copy(&mut self, from: Region, to: Region) {
-        self.round().locals.push(Local::Copy { from, to });
+        self.local(Local::Copy { from, to });
     }
 
     /// `inout = input op inout` when the transfers of the round are done.
     pub fn reduce(&mut self, operation: Operation, input: *mut u8, inout: *mut u8, count: usize) {
-        self.round().locals.push(Local::Reduce { operation, input, inout, count });
+        self.local(Local::Reduce { operation, input, inout, count });
     }
 
     /// Copies elements, not the gaps between them, when the transfers of the round are done.
     pub fn copy_elements(&mut self, of: &Rc<Type>, from: *mut u8, to: *mut u8, count: usize) {
-        self.round().locals.push(Local::CopyElements { of: of.clone(), from, to, count });
+        self.local(Local::CopyElements { of: of.clone(), from, to, count });
     }
 
     /// The data of a view in a row, as it is now.
@@ -232,17 +234,13 @@ impl Builder {
 
     /// The schedule.
     pub fn finish(mut self) -> Schedule {
-        if !self.last.is_empty() {
-            let locals = core::mem::take(&mut self.last);
-            self.rounds.push(Round { transfers: Vec::new(), locals });
-        }
-        self.rounds.reverse();
+        self.steps.extend(self.last.into_iter().map(Step::Local));
         Schedule {
-            rounds: self.rounds,
+            steps: self.steps,
+            next: 0,
             context: self.context,
             tag: self.tag,
             waiting: Vec::new(),
-            locals: Vec::new(),
             _scratch: self.scratch,
             failure: None,
         }
@@ -251,12 +249,12 @@ impl Builder {
 
 /// A collective under way.
 pub struct Schedule {
-    /// Rounds to come, the next one last.
-    rounds: Vec<Round>,
+    steps: Vec<Step>,
+    /// The first step that has not begun.
+    next: usize,
     context: u32,
     tag: i32,
     waiting: Vec<RequestId>,
-    locals: Vec<Local>,
     _scratch: Vec<Scratch>,
     failure: Option<Error>,
 }
@@ -264,23 +262,30 @@ pub struct Schedule {
 impl Schedule {
     /// Goes on as far as possible; returns whether anything happened. Must be called without a borrow of the state.
     pub fn advance(&mut self) -> bool {
-        let mut moved = false;
-        loop {
-            if !with(|mpi| self.collect(mpi)) {
-                return moved;
+        let begun = self.next;
+        while let Some(step) = self.steps.get_mut(self.next) {
+            if !matches!(step, Step::Transfer(_)) && !self.waiting.is_empty() {
+                if !with(|mpi| self.collect(mpi)) {
+                    break;
+                }
+                continue;
             }
-            for local in core::mem::take(&mut self.locals) {
-                local.carry_out();
+            self.next += 1;
+            match core::mem::replace(step, Step::Round) {
+                Step::Transfer(transfer) => with(|mpi| self.start(mpi, transfer)),
+                Step::Local(local) => local.carry_out(),
+                Step::Round => {}
             }
-            let Some(round) = self.rounds.pop() else { return moved };
-            moved = true;
-            with(|mpi| self.start(mpi, round));
         }
+        if !self.waiting.is_empty() {
+            with(|mpi| self.collect(mpi));
+        }
+        self.next != begun
     }
 
     /// Whether it is complete.
     pub fn is_complete(&self) -> bool {
-        self.rounds.is_empty() && self.waiting.is_empty() && self.locals.is_empty()
+        self.next == self.steps.len() && self.waiting.is_empty()
     }
 
     /// What went wrong, if anything.
@@ -288,26 +293,28 @@ impl Schedule {
         self.failure
     }
 
-    fn start(&mut self, mpi: &mut Mpi, round: Round) {
+    fn start(&mut self, mpi: &mut Mpi, transfer: Transfer) {
         let envelope = Envelope { context: self.context, tag: self.tag };
-        for transfer in round.transfers {
-            let id = match transfer {
-                Transfer::Send(to, data) => {
-                    let id = mpi.engine.send(to, envelope, data, Mode::Standard);
-                    mpi.start_transmission(to);
-                    id
+        let id = match transfer {
+            Transfer::Send(to, data) if mpi.send_now(to, envelope, data) => return,
+            Transfer::Send(to, data) => {
+                let id = mpi.engine.send(to, envelope, data, Mode::Standard);
+                mpi.start_transmission(to);
+                id
+            }
+            Transfer::Receive(from, data) => {
+                let pattern = Pattern { context: self.context, source: Some(from), tag: Some(self.tag) };
+                let id = mpi.engine.receive(pattern, data);
+                if let Some(peer) = mpi.engine.take_asked() {
+                    mpi.start_transmission(peer);
                 }
-                Transfer::Receive(from, data) => {
-                    let pattern = Pattern { context: self.context, source: Some(from), tag: Some(self.tag) };
-                    mpi.engine.receive(pattern, data)
-                }
-            };
-            self.waiting.push(id);
-        }
-        self.locals = round.locals;
+                id
+            }
+        };
+        self.waiting.push(id);
     }
 
-    /// Whether all transfers of the round are done.
+    /// Whether all transfers that have begun are done.
     fn collect(&mut self, mpi: &mut Mpi) -> bool {
         let failure = &mut self.failure;
         self.waiting.retain(|&id| match mpi.engine.completion(id) {
@@ -340,6 +347,10 @@ impl Local {
                 of.unpack(buffer, count, packed);
             },
             Local::Call(hook) => hook(),
+            Local::CopyElements { of, from, to, count } if of.is_one_run() => {
+                // SAFETY: the algorithms give buffers of `count` elements.
+                unsafe { Region::new(from, of.bytes * count).copy_to(Region::new(to, of.bytes * count)) };
+            }
             Local::CopyElements { of, from, to, count } => {
                 let mut packed = Scratch::new(of.bytes * count);
                 // SAFETY: the algorithms give buffers of `count` elements.
