@@ -1,6 +1,8 @@
 //! Balancing inside applications, with the real coordinator and a program that is a few numbers: every unit has a price, ranks compute
 //! theirs and wait for the slowest, partitions of one host share its only processor.
 
+// Not all of it is needed here.
+#[allow(dead_code)]
 mod world;
 
 use control::{ApplicationId, Rank, Units};
@@ -106,14 +108,15 @@ fn uneven() -> Vec<f64> {
 }
 
 #[test]
-fn uneven_data_are_shared_out_once_and_partitions_stay() -> Result {
+fn uneven_data_are_evened_out_in_a_few_shifts_and_partitions_stay() -> Result {
     let mut world = World::new(&["h1", "h2"], 1)?;
     let mut program = Program::new(&mut world, 2, uneven())?;
     program.run(&mut world, 20)?;
     assert!(program.step_s > 0.6, "{}", program.step_s);
     program.run(&mut world, 60)?;
     assert!(program.step_s < 0.44, "{} {:?}", program.step_s, program.counts);
-    assert!((1..=2).contains(&count(&world, "units-shared")), "{:?}", program.counts);
+    // The price of a unit is known as the mean of its rank, so the cut is found in steps.
+    assert!((1..=4).contains(&count(&world, "units-shared")), "{:?}", program.counts);
     assert_eq!(count(&world, "move-started"), 0);
     let before = world.journal.len();
     program.run(&mut world, 400)?;

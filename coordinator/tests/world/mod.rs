@@ -309,7 +309,7 @@ impl World {
             }
             Action::Kill => drop(agent.processes.remove(&key)),
             Action::EndApplication => agent.processes.retain(|it, _| it.0 != key.0),
-            Action::Resume | Action::SetPeers(_) | Action::Share { .. } | Action::Migrate { .. } => {}
+            Action::Resume | Action::SetPeers(_) | Action::Migrate { .. } => {}
         }
         Ok(Outcome::Done)
     }
