@@ -221,7 +221,7 @@ fn page_streams_have_to_come_from_whom_the_partition_came_from() {
     thread::scope(|scope| {
         let receiving = scope.spawn(|| destination::receive(&listener, &mut built, &options, &cancel));
         let _guard = CancelOnDrop(&cancel);
-        let hello = |role| Hello { role, streams: 2, session: [5; 16] };
+        let hello = |role| Hello { minor: wire::VERSION_MINOR, role, streams: 2, session: [5; 16] };
         let mut control = connect(&first);
         control.send_hello(&hello(wire::Role::Control), &NEVER).unwrap();
         let description = TestSource::new().describe(2).unwrap();

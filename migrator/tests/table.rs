@@ -112,7 +112,12 @@ fn timeouts(act: Act) -> Timeouts {
     let silence = Duration::from_millis(if waits { 1200 } else { 8000 });
     let keep_alive = Duration::from_millis(200);
     let (hello, build) = (silence, silence);
-    let resume = Duration::from_millis(if act == Act::Wire(Harm::Stall) { 300 } else { 1000 });
+    // Long enough for a loaded machine where it is to be resumed, short where nobody comes back.
+    let resume = Duration::from_millis(match act {
+        Act::Wire(Harm::Cut { .. }) => 8000,
+        Act::Wire(Harm::Stall) => 300,
+        _ => 1000,
+    });
     Timeouts {
         resume,
         silence,

@@ -78,16 +78,12 @@ pub(super) fn again(
     let start = clock::now();
     loop {
         let left = timeouts.resume.saturating_sub(start.elapsed());
+        if left == Duration::ZERO {
+            return Err(accept_failed(TransportError::Silent { limit_ms: timeouts.resume.as_millis() }));
+        }
         let connection = listener.accept(Some(left), &stop).map_err(accept_failed)?;
         let mut channel = Channel::new(connection, timeouts);
-        let introduced = channel.receive_hello(&stop).and_then(|hello| {
-            if hello.role != Role::Control || hello.session != session.id || hello.streams != session.streams
-            {
-                return Err(WireError::Hello.into());
-            }
-            let phase = "after a break";
-            channel.receive(Expect { kinds: &[Kind::Resume], phase, silence: timeouts.hello, stop: &stop })
-        });
+        let introduced = resumption(&mut channel, session);
         match introduced {
             Ok(Frame::Resume { round, epoch: named }) if named == epoch => return Ok((channel, round)),
             Ok(_) => tracing::warn!("dropped a connection that resumes another epoch"),
@@ -95,6 +91,18 @@ pub(super) fn again(
             Err(error) => tracing::warn!(%error, "dropped a connection that does not resume this migration"),
         }
     }
+}
+
+/// Hello and RESUME from the peer of `session`.
+fn resumption(channel: &mut Channel, session: &Session) -> Result<Frame, ChannelError> {
+    let stop = || session.control.is_cancelled();
+    let hello = channel.receive_hello(&stop)?;
+    let same = hello.role == Role::Control && hello.session == session.id && hello.streams == session.streams;
+    if !same || channel.peer() != session.channel.peer() {
+        return Err(WireError::Hello.into());
+    }
+    let (phase, silence) = ("after a break", session.options.timeouts.hello);
+    channel.receive(Expect { kinds: &[Kind::Resume], phase, silence, stop: &stop })
 }
 
 /// Waits for all page streams of `session`, in any order.
