@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 use migrator::codec::Compression;
-use migrator::report::OnTimeout;
+use migrator::policy::OnTimeout;
 use serde::{Deserialize, Serialize};
 
 use super::error::BenchError;
