@@ -2,6 +2,7 @@
 
 mod administration;
 mod error;
+mod lbaf_problem;
 mod monitor;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::certificates;
-use crate::checker;
 use crate::client::{ClientError, Target, call, chain};
 use crate::cluster::Settings;
 use crate::lbaf;
@@ -340,7 +340,7 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
     if let Command::Plan(options) = &arguments.command
         && let Some(directory) = &options.from_lbaf
     {
-        return plan_lbaf(directory, options, arguments.json);
+        return lbaf_problem::plan(directory, options, arguments.json);
     }
     if let Command::Plan(Plan { from_journal: Some(journal), policy, .. }) = &arguments.command {
         return administration::replay(journal, policy.as_deref(), arguments.json).map(|()| 0);
@@ -368,28 +368,6 @@ fn run(arguments: Arguments) -> Result<u8, CliError> {
 
 fn checked(name: &'static str, value: f64) -> Result<f64, CliError> {
     if value.is_finite() && (0.0..1e18).contains(&value) { Ok(value) } else { Err(CliError::Number(name)) }
-}
-
-/// Plans a problem from files, checks the plan, and prints what it comes to.
-fn plan_lbaf(directory: &Path, options: &Plan, json: bool) -> Result<u8, CliError> {
-    let memory_limit = options.memory_limit.map(|bytes| checked("memory-limit", bytes)).transpose()?;
-    let model = lbaf::Model {
-        alpha: checked("alpha", options.alpha)?,
-        beta: checked("beta", options.beta)?,
-        memory_limit: memory_limit.map(|bytes| bytes as u64),
-    };
-    let problem = lbaf::read(directory, options.phase, model)?;
-    let begin = std::time::Instant::now();
-    let plan = planner::plan(&problem.snapshot);
-    let plan_ms = begin.elapsed().as_secs_f64() * 1000.0;
-    if let Some(finding) = checker::check(&problem.snapshot, &plan).into_iter().next() {
-        return Err(CliError::Checked(finding));
-    }
-    if let Some(directory) = &options.write_lbaf {
-        problem.write(&plan, directory)?;
-    }
-    show(json, &problem.outcome(&plan, plan_ms), render::lbaf)?;
-    Ok(0)
 }
 
 fn show<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Result<(), CliError> {

@@ -101,6 +101,8 @@ fn output_over_many_moves_is_neither_lost_nor_doubled_and_peers_are_told() -> Re
         assert_eq!(order.status.code(), Some(0), "{order:?}");
         assert!(String::from_utf8_lossy(&order.stdout).contains("done"));
     }
+    // Its new host may not have said yet that it runs there.
+    cluster.wait("it runs", 10, |it| Ok(it.partition(2)?["state"] == "running"))?;
     let again = cluster.client(&["migrate", "app-1", "2", "b"])?;
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("it is there already"));

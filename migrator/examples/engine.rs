@@ -124,7 +124,7 @@ fn migrate(
     beside: impl FnOnce(&AtomicU64) + Send,
 ) -> MigrateReport {
     let loopback = "tcp:127.0.0.1:0".parse().expect("an address");
-    let listener = Listener::bind(&loopback, false).expect("a free port");
+    let listener = Listener::bind(&loopback, &migrator::transport::Security::default()).expect("a free port");
     let arrived = Arrived::default();
     let mut request = MigrateRequest::new(listener.address().clone()).check(1).expect("a request");
     change(&mut request);

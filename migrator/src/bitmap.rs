@@ -121,6 +121,11 @@ impl Shared {
         runs(&taken, first_word * 64, u64::MAX >> 1).collect()
     }
 
+    /// Its words now.
+    pub fn snapshot(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words.iter().map(|word| word.load(Ordering::Relaxed))
+    }
+
     /// Pages whose bit is not set.
     pub fn missing(&self) -> u64 {
         self.pages

@@ -19,6 +19,14 @@ pub enum ChannelError {
     Wire(#[from] WireError),
 }
 
+impl ChannelError {
+    /// Whether the connection is gone, with nothing wrong in what came over it: another one may carry on.
+    pub fn is_break(&self) -> bool {
+        let Self::Transport(error) = self else { return false };
+        matches!(error, TransportError::Closed | TransportError::Silent { .. } | TransportError::Io(_))
+    }
+}
+
 /// What a receiver waits for.
 #[derive(Clone, Copy)]
 pub struct Expect<'a> {

@@ -227,6 +227,7 @@ pub fn receive(
 struct Session<'a> {
     channel: Channel,
     id: [u8; 16],
+    minor: u8,
     streams: u8,
     options: &'a Options,
     control: &'a Control,
@@ -242,23 +243,28 @@ impl Session<'_> {
         description: &Description,
     ) -> Result<u64, DestinationError> {
         self.send(&Frame::Accept { annotation: self.options.annotation.clone() }, "accepting")?;
-        let streams = admit::streams(listener, self)?;
+        let mut streams = admit::streams(listener, self)?;
         self.control.enter(Phase::Rounds);
         let rounds = Rounds::new(&*machine, &description.regions, self.control, self.options.timeouts);
-        let (totals, state, received) = thread::scope(|scope| {
-            let running = rounds.start(scope, streams);
-            let last = self.last_message(&rounds);
-            if last.is_err() {
-                rounds.stop();
+        let mut round = 0;
+        let (totals, state, received) = loop {
+            let error = match self.take_in(&rounds, streams, round) {
+                Ok(all) => break all,
+                Err(error) => self.explain(error),
+            };
+            if !self.may_resume(&error) {
+                return Err(error);
             }
-            let received = running.finish(&rounds, self.options.timeouts.silence);
-            // What a stream found is the cause when the control connection was only stopped because of it.
-            match (last, received) {
-                (Err(DestinationError::Cancelled), Err(error)) if !self.control.is_cancelled() => Err(error),
-                (Err(error), _) | (Ok(_), Err(error)) => Err(error),
-                (Ok((totals, state)), Ok(received)) => Ok((totals, state, received)),
+            tracing::warn!(%error, "the connections broke: waiting for the source to resume");
+            // What came is kept for a bounded time; then the first error is the reason.
+            let Ok(again) = admit::again(listener, self, description.epoch) else { return Err(error) };
+            (self.channel, round) = again;
+            for piece in rounds.held().chunks(wire::HELD_PIECE_BYTES) {
+                self.send(&Frame::Held(piece.to_vec()), "telling what came")?;
             }
-        })?;
+            streams = admit::streams(listener, self)?;
+            rounds.go_on();
+        };
         if totals.stream_pages != received {
             return Err(DestinationError::Totals { sent: totals.stream_pages, received });
         }
@@ -272,6 +278,42 @@ impl Session<'_> {
         }
         machine.restore(&state).map_err(machine_failed("restore the saved state"))?;
         Ok(received.iter().sum())
+    }
+
+    /// Everything from the first page, or the first after a break, to the end of the state.
+    fn take_in(
+        &mut self,
+        rounds: &Rounds,
+        streams: Vec<Channel>,
+        round: u32,
+    ) -> Result<(Totals, Vec<u8>, Vec<u64>), DestinationError> {
+        thread::scope(|scope| {
+            let running = rounds.start(scope, streams, round);
+            let last = self.last_message(rounds);
+            if last.is_err() {
+                rounds.stop();
+            }
+            let received = running.finish(rounds, self.options.timeouts.silence);
+            // What a stream found is the cause when the control connection was only stopped because of it.
+            match (last, received) {
+                (Err(DestinationError::Cancelled), Err(error)) if !self.control.is_cancelled() => Err(error),
+                (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+                (Ok((totals, state)), Ok(received)) => Ok((totals, state, received)),
+            }
+        })
+    }
+
+    /// Whether the source may come back after `error`: the connections broke, in a round, and nothing was wrong with what came.
+    fn may_resume(&self, error: &DestinationError) -> bool {
+        let (DestinationError::Channel { source, .. } | DestinationError::Stream { source, .. }) = error
+        else {
+            return false;
+        };
+        source.is_break()
+            && self.minor >= 1
+            && self.options.timeouts.resume > Duration::ZERO
+            && self.control.progress().phase == Phase::Rounds
+            && !self.control.is_cancelled()
     }
 
     /// When a stream was closed because the source gave up, its reason is the better error.

@@ -252,6 +252,9 @@ pub struct MigrateReport {
     pub blackout_ms: f64,
     /// Bytes on the wire, both memory and state.
     pub bytes: u64,
+    /// How often the connections broke and the move went on with what the destination had.
+    #[serde(default)]
+    pub resumed: u32,
     /// Why the rounds ended; null when they did not.
     pub stop_reason: Option<StopReason>,
     /// Every round; the last one is the blackout's.

@@ -3,6 +3,7 @@
 mod brake;
 mod packing;
 mod pool;
+mod resume;
 mod stream;
 
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, VERSION_MINOR,
 use brake::Brake;
 use packing::Packing;
 use pool::Pool;
+use resume::Work;
 use stream::{PageStream, Round, Shared};
 
 /// How long the destination has to say why it closed the streams.
@@ -218,6 +220,7 @@ pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control
         brake: Brake::default(),
         prediction: Prediction::default(),
         paused_at: None,
+        was_paused: false,
         report: MigrateReport { epoch: request.epoch, ..MigrateReport::default() },
     };
     let result = attempt.run();
@@ -254,6 +257,7 @@ struct Attempt<'a> {
     brake: Brake,
     prediction: Prediction,
     paused_at: Option<Instant>,
+    was_paused: bool,
     report: MigrateReport,
 }
 
@@ -261,17 +265,37 @@ impl Attempt<'_> {
     /// All phases. After an error `ownership` says on which side of the commit point it came.
     fn run(&mut self) -> Result<(), SourceError> {
         let (session, round_trip) = self.connect()?;
-        let description = self.prepare()?;
+        let description = self.prepare().map_err(|error| self.explain(error))?;
         let shared = Shared::new(self.control, self.request.bandwidth_bytes_per_s);
-        let streams = self.open_streams(session, &shared)?;
-        thread::scope(|scope| {
-            let mut pool = Pool::start(scope, streams);
-            let result = self.rounds(&mut pool, &shared, &description, round_trip);
-            let result = result.and_then(|()| self.blackout(&mut pool, &shared, &description));
-            shared.stop.store(true, Ordering::Release);
-            // The partition goes on at once; the other threads end within a tick.
-            result.map_err(|error| self.lose(&shared, error))
-        })
+        self.machine.start_tracking().map_err(machine_failed("track dirty pages"))?;
+        self.tracking = true;
+        let mut work =
+            Work { number: 0, bitmaps: pages_of(&description).map(bitmap::full).collect(), round_trip };
+        loop {
+            shared.stop.store(false, Ordering::Release);
+            let streams = match self.open_streams(session, &shared) {
+                Ok(streams) => streams,
+                Err(error) => return Err(self.explain(error)),
+            };
+            let result = thread::scope(|scope| {
+                let mut pool = Pool::start(scope, streams);
+                let result = self.rounds(&mut pool, &shared, &description, &mut work);
+                let result = result.and_then(|()| self.blackout(&mut pool, &shared, &description));
+                shared.stop.store(true, Ordering::Release);
+                // The partition goes on at once; the other threads end within a tick.
+                result.map_err(|error| self.lose(&shared, error))
+            });
+            let Err(error) = result else { return Ok(()) };
+            let error = if self.ownership.owns() { self.explain(error) } else { error };
+            if !self.may_resume(&error) {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the connections broke: resuming");
+            if !self.reconnect(session, &description, &mut work)? {
+                return Err(error);
+            }
+            self.report.resumed += 1;
+        }
     }
 
     /// Takes note of what happened to the ownership.
@@ -387,15 +411,13 @@ impl Attempt<'_> {
         pool: &mut Pool,
         shared: &Shared,
         description: &Description,
-        mut round_trip: Duration,
+        work: &mut Work,
     ) -> Result<(), SourceError> {
-        self.machine.start_tracking().map_err(machine_failed("track dirty pages"))?;
-        self.tracking = true;
-        let mut bitmaps = pages_of(description).map(bitmap::full).collect();
-        for number in 0.. {
+        for number in work.number.. {
+            work.number = number;
             self.control.enter(Phase::Round(number));
             let start = clock::now();
-            let pages = pool.begin(Round::new(number, false, bitmaps, self.request.streams));
+            let pages = pool.begin(Round::new(number, false, work.bitmaps.clone(), self.request.streams));
             let mut packing = Packing::new(self.machine, self.request, shared, &pages);
             packing.at_the_beginning(&self.report.rounds);
             let mut round = self.collect(pool, Some(number), || packing.look(start.elapsed()))?;
@@ -405,13 +427,13 @@ impl Attempt<'_> {
             round.seconds = took.as_secs_f64();
             // Every round contains a round trip (its acknowledgement), so the shortest one bounds it from above;
             // connecting, measured first, may have waited for a busy destination.
-            round_trip = round_trip.min(took);
+            work.round_trip = work.round_trip.min(took);
             let harvest_start = clock::now();
-            bitmaps = self.harvest(description)?;
+            work.bitmaps = self.harvest(description)?;
             let harvest = harvest_start.elapsed();
-            round.dirty_pages_after = bitmaps.iter().map(|bitmap| bitmap::count(bitmap)).sum();
+            round.dirty_pages_after = work.bitmaps.iter().map(|bitmap| bitmap::count(bitmap)).sum();
             round.share = self.brake.share();
-            let observation = self.observe(number + 1, round, harvest, round_trip);
+            let observation = self.observe(number + 1, round, harvest, work.round_trip);
             let decision = policy::decide(&self.limits(), &observation);
             let predicted_blackout_ms = milliseconds(policy::predicted_blackout(&observation));
             round.next = Some(decision.into());
@@ -530,7 +552,7 @@ impl Attempt<'_> {
         self.brake.release(self.machine).map_err(machine_failed("let it run"))?;
         let pause_start = clock::now();
         self.machine.pause().map_err(machine_failed("pause"))?;
-        self.paused_at = Some(pause_start);
+        (self.paused_at, self.was_paused) = (Some(pause_start), true);
         self.note(SourceEvent::Pause)?;
         self.report.breakdown.pause_ms = since_ms(pause_start);
         self.control.enter(Phase::Blackout);
@@ -654,7 +676,6 @@ impl Attempt<'_> {
 
     /// Undoes what is left of a failed attempt: tells the destination, ends tracking.
     fn roll_back(&mut self, error: SourceError) -> SourceError {
-        let error = self.explain(error);
         if let Some(channel) = self.channel.take() {
             channel.close_with(&Frame::Abort { reason: one_line(&error) });
         }

@@ -45,6 +45,8 @@ pub struct Timeouts {
     pub running: Duration,
     /// How often an idle source says that it is there.
     pub keep_alive: Duration,
+    /// How long either side keeps what it has of a pre-copy whose connections broke; zero: it does not.
+    pub resume: Duration,
     /// The longest migration a destination sits through.
     pub session: Duration,
 }
@@ -59,6 +61,7 @@ impl Default for Timeouts {
             frame: Duration::from_secs(30),
             running: Duration::from_secs(5),
             keep_alive: Duration::from_secs(1),
+            resume: Duration::from_secs(5),
             session: Duration::from_secs(24 * 3600),
         }
     }

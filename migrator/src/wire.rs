@@ -25,6 +25,8 @@ pub const HEADER_BYTES: usize = 16;
 pub const EXTENT_BYTES: usize = 16;
 /// Bytes between the extent and the packed pages of a PACKED frame.
 pub const CODEC_BYTES: usize = 8;
+/// Most bytes of bitmap in one HELD frame.
+pub const HELD_PIECE_BYTES: usize = 128 * 1024;
 /// Page streams of one migration.
 pub const STREAMS_MAX: u8 = 16;
 /// Pages of one DATA frame.
@@ -214,6 +216,8 @@ pub enum Kind {
     Abort = 0x06,
     /// Source, before DESCRIBE: machine facts for which it has no room.
     Machine = 0x07,
+    /// Source, since 1.1, first on a new control connection of a migration whose connections broke in a round.
+    Resume = 0x08,
     /// Destination: the machine is built.
     Accept = 0x11,
     /// Destination: it will not be built.
@@ -224,6 +228,8 @@ pub enum Kind {
     Ready = 0x14,
     /// Destination: it runs.
     Running = 0x15,
+    /// Destination, since 1.1: a piece of the bitmap of the pages that came at least once, in answer to RESUME.
+    Held = 0x16,
     /// Source: pages with data.
     Data = 0x21,
     /// Source: pages of zeros.
@@ -238,7 +244,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Describe,
         Kind::KeepAlive,
         Kind::Final,
@@ -256,6 +262,8 @@ impl Kind {
         Kind::RoundEnd,
         Kind::RoundAck,
         Kind::Packed,
+        Kind::Resume,
+        Kind::Held,
     ];
 
     fn from_byte(byte: u8) -> Result<Self, WireError> {
@@ -275,7 +283,8 @@ impl Kind {
             Self::Accept => ANNOTATION_BYTES_MAX,
             Self::Data => EXTENT_BYTES + DATA_PAGES_MAX as usize * PAGE_SIZE,
             Self::Packed => EXTENT_BYTES + CODEC_BYTES + DATA_PAGES_MAX as usize * PAGE_SIZE,
-            Self::Zero | Self::RoundEnd | Self::RoundAck => EXTENT_BYTES,
+            Self::Zero | Self::RoundEnd | Self::RoundAck | Self::Resume => EXTENT_BYTES,
+            Self::Held => HELD_PIECE_BYTES,
         }
     }
 }
@@ -452,6 +461,15 @@ pub enum Frame {
     Final(Totals),
     /// See [`Kind::State`].
     State(Vec<u8>),
+    /// See [`Kind::Resume`].
+    Resume {
+        /// The round that broke, from 0.
+        round: u32,
+        /// Epoch of the description.
+        epoch: u64,
+    },
+    /// See [`Kind::Held`].
+    Held(Vec<u8>),
     /// See [`Kind::Machine`].
     Machine(Vec<u8>),
     /// See [`Kind::Commit`].
@@ -513,6 +531,8 @@ impl Frame {
             Self::Final(_) => Kind::Final,
             Self::State(_) => Kind::State,
             Self::Machine(_) => Kind::Machine,
+            Self::Resume { .. } => Kind::Resume,
+            Self::Held(_) => Kind::Held,
             Self::Commit { .. } => Kind::Commit,
             Self::Abort { .. } => Kind::Abort,
             Self::Accept { .. } => Kind::Accept,
@@ -537,7 +557,11 @@ impl Frame {
             }
             Self::KeepAlive | Self::Joined => Vec::new(),
             Self::Final(totals) => encode_totals(totals),
-            Self::State(bytes) | Self::Machine(bytes) | Self::Accept { annotation: bytes } => bytes.clone(),
+            Self::State(bytes)
+            | Self::Machine(bytes)
+            | Self::Held(bytes)
+            | Self::Accept { annotation: bytes } => bytes.clone(),
+            Self::Resume { round, epoch } => encode_round(*round, 0, *epoch),
             Self::Commit { epoch: value } | Self::Running { epoch: value } | Self::Ready { pages: value } => {
                 value.to_le_bytes().to_vec()
             }
@@ -571,6 +595,11 @@ impl Frame {
             Kind::Final => Self::Final(decode_totals(body).ok_or_else(malformed)?),
             Kind::State if !body.is_empty() => Self::State(body.to_vec()),
             Kind::Machine if !body.is_empty() => Self::Machine(body.to_vec()),
+            Kind::Held if !body.is_empty() => Self::Held(body.to_vec()),
+            Kind::Resume => match decode_round(body).ok_or_else(malformed)? {
+                (round, 0, epoch) => Self::Resume { round, epoch },
+                _ => return Err(WireError::Reserved(kind)),
+            },
             Kind::Commit => Self::Commit { epoch: number()? },
             Kind::Running => Self::Running { epoch: number()? },
             Kind::Ready => Self::Ready { pages: number()? },
@@ -585,7 +614,9 @@ impl Frame {
                 (round, 0, pages) => Self::RoundAck { round, pages },
                 _ => return Err(WireError::Reserved(kind)),
             },
-            Kind::KeepAlive | Kind::Joined | Kind::State | Kind::Machine => return Err(malformed()),
+            Kind::KeepAlive | Kind::Joined | Kind::State | Kind::Machine | Kind::Held => {
+                return Err(malformed());
+            }
             Kind::Data | Kind::Packed | Kind::Zero => {
                 return Err(WireError::Unexpected { kind, wanted: "outside a page stream" });
             }

@@ -53,6 +53,11 @@ fn golden_bytes() {
     lines.push(hex(&Header::seal(Kind::Zero, &extent, &[]).unwrap()) + &hex(&extent));
     let packed = [&extent[..], &encode_codec(Codec::Lz4), &[0x5a; 3]].concat();
     lines.push(hex(&Header::seal(Kind::Packed, &packed, &[]).unwrap()) + &hex(&packed));
+    for frame in [Frame::Resume { round: 1, epoch: 7 }, Frame::Held(vec![0xcc; 8])] {
+        let bytes = frame.encode().unwrap();
+        assert_eq!(Frame::decode(frame.kind(), &bytes[HEADER_BYTES..]).unwrap(), frame);
+        lines.push(hex(&bytes));
+    }
     assert_eq!(lines.join("\n"), include_str!("golden.txt").trim_end());
 }
 

@@ -11,6 +11,7 @@ use migrator::codec::Compression;
 use migrator::destination::{self, DestinationError};
 use migrator::policy::{OnTimeout, StopReason};
 use migrator::source::{self, Phase, SourceError};
+use support::proxy::{Harm, Step, Tamper};
 use support::{Setup, TestDestination, TestSource, assert_goes_on_and_migrates_again, assert_moved};
 
 #[test]
@@ -211,6 +212,43 @@ fn the_bandwidth_cap_holds_over_all_streams() {
     let round = report.rounds[0];
     let rate = round.bytes as f64 / round.seconds;
     assert!(rate < 1.3 * f64::from(8 << 20), "{rate} bytes/s");
+}
+
+/// Cut in the middle of round 0, and again in a later round: only what was missing goes again.
+#[test]
+fn a_broken_pre_copy_goes_on_with_what_the_destination_has() {
+    let source = TestSource::new();
+    let whole: u64 = support::REGIONS.iter().map(|region| region.bytes / 4096).sum();
+    let tamper = Some(Tamper::Bytes(2 << 20));
+    let attempt = Setup { tamper, ..Setup::new(2) }.run(&source);
+    let source::Outcome::Moved { report, .. } = &attempt.source else { panic!("{:?}", attempt.source) };
+    assert_eq!(report.resumed, 1);
+    assert!(report.rounds[0].pages < whole * 3 / 4, "{} of {whole} pages went again", report.rounds[0].pages);
+    for (index, memory) in attempt.machine.memory.iter().enumerate() {
+        assert!(*memory.lock().unwrap() == source.bytes(index), "region {index} differs");
+    }
+    assert!(attempt.machine.ran && !source.is_running());
+}
+
+#[test]
+fn a_program_that_writes_during_a_break_arrives_as_it_was_when_it_paused() {
+    for (step, seed) in [(Step::Data, 5), (Step::RoundEnd, 6), (Step::RoundAck, 7)] {
+        let source = TestSource::new();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| source.scribble(&stop, 20, seed));
+            let tamper = Some(Tamper::At(step, Harm::Cut { deliver: seed == 6 }));
+            let attempt = Setup { tamper, ..Setup::new(2) }.run(&source);
+            stop.store(true, SeqCst);
+            let source::Outcome::Moved { report, .. } = &attempt.source else {
+                panic!("{:?}", attempt.source)
+            };
+            assert_eq!(report.resumed, 1, "{step:?}");
+            for (index, memory) in attempt.machine.memory.iter().enumerate() {
+                assert!(*memory.lock().unwrap() == source.bytes(index), "region {index} differs, {step:?}");
+            }
+        });
+    }
 }
 
 #[test]

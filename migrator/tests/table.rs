@@ -112,7 +112,17 @@ fn timeouts(act: Act) -> Timeouts {
     let silence = Duration::from_millis(if waits { 1200 } else { 8000 });
     let keep_alive = Duration::from_millis(200);
     let (hello, build) = (silence, silence);
-    Timeouts { silence, frame: silence, running: silence, hello, build, keep_alive, ..Timeouts::default() }
+    let resume = Duration::from_millis(if act == Act::Wire(Harm::Stall) { 300 } else { 1000 });
+    Timeouts {
+        resume,
+        silence,
+        frame: silence,
+        running: silence,
+        hello,
+        build,
+        keep_alive,
+        ..Timeouts::default()
+    }
 }
 
 /// Starts this test program as one side of a migration.

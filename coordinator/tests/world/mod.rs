@@ -42,9 +42,12 @@ pub struct World {
     pub noise: f64,
     /// Hooks that were asked for.
     pub hooks: Vec<String>,
+    /// What partitions report, by rank; a test may write it before a step.
+    pub counters: BTreeMap<(ApplicationId, Rank), Counters>,
+    /// Shares of units of work that ranks were given: generation and number.
+    pub shares: BTreeMap<(ApplicationId, Rank), (u64, u64)>,
     settings: Settings,
     agents: BTreeMap<HostName, Agent>,
-    counters: BTreeMap<(ApplicationId, Rank), Counters>,
     random: u64,
 }
 
@@ -77,6 +80,7 @@ impl World {
             demand: BTreeMap::new(),
             noise: 0.0,
             hooks: Vec::new(),
+            shares: BTreeMap::new(),
             settings,
             agents,
             counters: BTreeMap::new(),
@@ -300,9 +304,12 @@ impl World {
                 agent.processes.remove(&key);
                 return Ok(Outcome::Discarded);
             }
+            Action::Share { generation, target, .. } => {
+                self.shares.insert((key.0.clone(), key.1), (*generation, *target));
+            }
             Action::Kill => drop(agent.processes.remove(&key)),
             Action::EndApplication => agent.processes.retain(|it, _| it.0 != key.0),
-            Action::Resume | Action::SetPeers(_) | Action::Migrate { .. } => {}
+            Action::Resume | Action::SetPeers(_) | Action::Share { .. } | Action::Migrate { .. } => {}
         }
         Ok(Outcome::Done)
     }

@@ -100,7 +100,7 @@ impl Type {
             let high = part.offset.max(last).checked_add(of.lower)?.checked_add(of.extent)?;
             let (lower, upper) = bounds.unwrap_or((low, high));
             // What has neither data nor bounds of its own is not in the typemap.
-            let nothing = of.signature.is_empty() && !of.explicit_bounds;
+            let nothing = of.bytes == 0 && !of.explicit_bounds;
             if nothing {
                 continue;
             }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
+use migrator::codec::Compression;
 use migrator::policy::OnTimeout;
 use serde::{Deserialize, Serialize};
 
@@ -206,6 +207,9 @@ pub struct Case {
     /// Cap over all streams, bytes per second
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<Size>,
+    /// Whether pages are packed on the wire: auto, none, lz4 or zstd (the writer's are noise, which cannot be)
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = parse_name::<Compression>)]
+    pub compression: Compression,
     /// Ceiling of the predicted blackout
     #[arg(long, value_name = "MS", default_value_t = 300)]
     pub downtime_limit_ms: u64,
@@ -213,7 +217,7 @@ pub struct Case {
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_s: u64,
     /// What to do when it does not converge: abort, force or throttle
-    #[arg(long, value_name = "WHAT", default_value = "abort", value_parser = parse_on_timeout)]
+    #[arg(long, value_name = "WHAT", default_value = "abort", value_parser = parse_name::<OnTimeout>)]
     pub on_timeout: OnTimeout,
     /// Measure another system too, turn by turn with ours
     #[arg(long, value_enum)]
@@ -226,8 +230,9 @@ pub struct Case {
     pub arguments: Vec<String>,
 }
 
-fn parse_on_timeout(text: &str) -> Result<OnTimeout, String> {
-    serde_json::from_value(text.into()).map_err(|_| "use abort, force or throttle".to_owned())
+/// A name as the API has it.
+fn parse_name<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
 impl Default for Case {

@@ -338,6 +338,8 @@ pub fn csv(measured: &[Measured]) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use migrator::report::Prediction;
+
     use crate::bench::record::{Reported, Round, Slot, Work};
 
     /// A run whose numbers can be told apart.
@@ -375,8 +377,13 @@ pub mod tests {
                 rounds: vec![round(16_384, 0.05), round(2048, 0.01), round(256, 0.001)],
                 round_count: None,
                 breakdown: [("pause_ms", 0.5), ("ready_ms", 0.75)].map(|(n, v)| (n.to_owned(), v)).into(),
-                predicted_blackout_ms: Some(1.2 * factor),
-                predicted_total_s: None,
+                prediction: Some(Prediction {
+                    predicted_total_s: 0.079,
+                    actual_total_s: 0.079,
+                    predicted_blackout_ms: 1.2 * factor,
+                    actual_blackout_ms: 1.5 * factor,
+                }),
+                brownout: None,
             },
             timeline: timeline.collect(),
         }
@@ -438,7 +445,7 @@ pub mod tests {
             round0_mib_per_s,during_percent,after_percent,blackout_error_percent,total_error_percent,\
             pause_ms,harvest_ms,save_ms,pages_ms,ready_ms,commit_ms\n\
             \"64 \"\"MiB\"\"\",writer,partita,1,converged,2.000000,0.250000,0.050000,1.500000,80.000000,3.000000,64.000001,\
-            1280.000000,50.000000,90.000000,20.000000,,0.500000,,,,0.750000,\n";
+            1280.000000,50.000000,90.000000,20.000000,0.000000,0.500000,,,,0.750000,\n";
         assert!(text.starts_with(golden), "{text}");
         assert_eq!(text.lines().count(), 7);
         let commas = |line: &str| line.matches(',').count();

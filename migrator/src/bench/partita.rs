@@ -144,6 +144,7 @@ impl Session for Partita<'_> {
             "downtime_limit_ms": case.downtime_limit_ms,
             "timeout_s": case.timeout_s,
             "on_timeout": case.on_timeout,
+            "compression": case.compression,
             "insecure": hosts.are_linked(),
         });
         let begin_us = clock::realtime_us();

@@ -146,14 +146,13 @@ fn blackout(canvas: &Canvas, measured: &Measured) -> Drawn {
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(64)
-        .build_cartesian_2d((low..high).log_scale(), 0.0..100.0)?;
+        .build_cartesian_2d((low..high).log_scale().with_key_points(ticks(low, high)), 0.0..100.0)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(INK)
         .label_style((FONT, 13).into_font().color(&INK))
-        .x_labels(6)
         .x_desc("blackout [ms], logarithmic")
         .y_desc("runs not longer [%]")
         .x_label_formatter(&|ms| tick(*ms))
@@ -175,6 +174,14 @@ fn steps(values: &[f64], low: f64, high: f64) -> Vec<(f64, f64)> {
         points.extend([(value, share(index)), (value, share(index + 1))]);
     }
     points
+}
+
+/// Round numbers of a logarithmic axis: 1, 2 and 5 of every decade, or only 1 if there are many.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let steps: &[f64] = if high / low < 1e4 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let points = decades.flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)));
+    points.filter(|point| (low..=high).contains(point)).collect()
 }
 
 /// A round number without what it does not need.
@@ -338,6 +345,13 @@ mod tests {
         let pictures = pictures(&measured);
         assert_eq!(pictures.len(), 1);
         assert!(pictures.into_iter().all(|(_, picture)| picture.is_ok()));
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_round_numbers_however_short_it_is() {
+        assert_eq!(ticks(1.5, 7.0), [2.0, 5.0]);
+        assert_eq!(ticks(0.3, 40.0), [0.5, 1.0, 2.0, 5.0, 10.0, 20.0]);
+        assert_eq!(ticks(0.1, 1e5).len(), 7);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use migrator::report::{Brownout, Prediction};
 use serde::{Deserialize, Serialize};
 
 use super::observe::{Observation, WINDOW_US, gap_quantile_ms};
@@ -67,12 +68,12 @@ pub struct Reported {
     /// Where the blackout went, milliseconds by name.
     #[serde(default)]
     pub breakdown: BTreeMap<String, f64>,
-    /// Blackout that was predicted when the rounds ended.
+    /// What was predicted, and what came of it.
     #[serde(default)]
-    pub predicted_blackout_ms: Option<f64>,
-    /// Total time that was predicted after round 0.
+    pub prediction: Option<Prediction>,
+    /// Whether it was slowed down to converge.
     #[serde(default)]
-    pub predicted_total_s: Option<f64>,
+    pub brownout: Option<Brownout>,
 }
 
 /// One migration as this process saw it from outside.
@@ -197,10 +198,12 @@ impl Run {
             }
             Column::AfterPercent => self.work.filter(|w| w.before > 0.0).map(|w| w.after / w.before * 100.0),
             Column::BlackoutErrorPercent => {
-                self.reported.predicted_blackout_ms.and_then(|ms| error(ms, self.reported.blackout_ms))
+                let prediction = self.reported.prediction?;
+                error(prediction.predicted_blackout_ms, prediction.actual_blackout_ms)
             }
             Column::TotalErrorPercent => {
-                self.reported.predicted_total_s.and_then(|s| error(s, self.reported.total_s))
+                let prediction = self.reported.prediction?;
+                error(prediction.predicted_total_s, prediction.actual_total_s)
             }
         }
     }

@@ -20,9 +20,9 @@ pub(super) fn source<'a>(
         let mut channel = Channel::new(connection, options.timeouts);
         match introduce(&mut channel, options, control) {
             Ok((hello, description)) => {
-                let Hello { streams, session: id, .. } = hello;
+                let Hello { minor, streams, session: id, .. } = hello;
                 return Ok((
-                    Session { channel, id, streams, options, control, started: clock::now() },
+                    Session { channel, id, minor, streams, options, control, started: clock::now() },
                     description,
                 ));
             }
@@ -63,6 +63,36 @@ fn introduce(
         }
         if machine.len() as u64 > MACHINE_BYTES_MAX {
             return Err(WireError::Invalid("it has too many machine facts").into());
+        }
+    }
+}
+
+/// Waits for the source of `session` to come back with a new control connection; gives that and the round it goes on with.
+pub(super) fn again(
+    listener: &Listener,
+    session: &Session,
+    epoch: u64,
+) -> Result<(Channel, u32), DestinationError> {
+    let timeouts = session.options.timeouts;
+    let stop = || session.control.is_cancelled();
+    let start = clock::now();
+    loop {
+        let left = timeouts.resume.saturating_sub(start.elapsed());
+        let connection = listener.accept(Some(left), &stop).map_err(accept_failed)?;
+        let mut channel = Channel::new(connection, timeouts);
+        let introduced = channel.receive_hello(&stop).and_then(|hello| {
+            if hello.role != Role::Control || hello.session != session.id || hello.streams != session.streams
+            {
+                return Err(WireError::Hello.into());
+            }
+            let phase = "after a break";
+            channel.receive(Expect { kinds: &[Kind::Resume], phase, silence: timeouts.hello, stop: &stop })
+        });
+        match introduced {
+            Ok(Frame::Resume { round, epoch: named }) if named == epoch => return Ok((channel, round)),
+            Ok(_) => tracing::warn!("dropped a connection that resumes another epoch"),
+            Err(ChannelError::Transport(TransportError::Stopped)) => return Err(DestinationError::Cancelled),
+            Err(error) => tracing::warn!(%error, "dropped a connection that does not resume this migration"),
         }
     }
 }

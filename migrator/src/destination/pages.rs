@@ -69,6 +69,16 @@ impl<'a> Rounds<'a> {
         self.stopped.store(true, Ordering::Release);
     }
 
+    /// Lets threads be started anew after all were ended.
+    pub fn go_on(&self) {
+        self.stopped.store(false, Ordering::Release);
+    }
+
+    /// The pages that came at least once, as bytes: bitmaps of whole words, region after region.
+    pub fn held(&self) -> Vec<u8> {
+        self.ledgers.iter().flat_map(|ledger| ledger.seen.snapshot()).flat_map(u64::to_le_bytes).collect()
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire) || self.control.is_cancelled()
     }
@@ -78,8 +88,13 @@ impl<'a> Rounds<'a> {
         self.ledgers.iter().map(|ledger| ledger.seen.missing()).sum()
     }
 
-    /// One thread for each stream and one that populates.
-    pub fn start<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, streams: Vec<Channel>) -> Running {
+    /// One thread for each stream, which begins in `round`, and one that populates.
+    pub fn start<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        streams: Vec<Channel>,
+        round: u32,
+    ) -> Running {
         let (done, finished) = channel::<Finished>();
         let report = move |result: std::thread::Result<Finished>| {
             let result = result.unwrap_or(Err(DestinationError::ThreadLost));
@@ -93,14 +108,8 @@ impl<'a> Rounds<'a> {
         let count = streams.len() as u8;
         for (number, channel) in streams.into_iter().enumerate() {
             let report = report.clone();
-            let mut stream = Stream {
-                number: number as u8,
-                channel,
-                rounds: self,
-                pages: 0,
-                round: 0,
-                unpacked: Vec::new(),
-            };
+            let mut stream =
+                Stream { number: number as u8, channel, rounds: self, pages: 0, round, unpacked: Vec::new() };
             scope.spawn(move || report(catch_unwind(AssertUnwindSafe(|| stream.run()))));
         }
         scope.spawn(move || match catch_unwind(AssertUnwindSafe(|| self.populate())) {

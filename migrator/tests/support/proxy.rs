@@ -231,8 +231,12 @@ impl Shared {
                 }
                 if matches!(harm, Harm::Kill { .. }) {
                     self.kill_when_known();
+                    return self.cut_all();
                 }
-                return self.cut_all();
+                self.cut_all();
+                // A new connection finds everything as before.
+                self.hung.store(false, SeqCst);
+                return false;
             }
             Harm::Stall => self.hung.store(true, SeqCst),
             Harm::Corrupt(offset) => {
@@ -255,13 +259,17 @@ impl Shared {
             return true;
         }
         let mut pass = bytes.len();
-        if let (Tamper::Bytes(limit), true) = (self.tamper, forth) {
+        if let (Tamper::Bytes(limit), true, false) = (self.tamper, forth, self.done.load(SeqCst)) {
             let before = self.bytes.fetch_add(bytes.len(), SeqCst);
             pass = pass.min(limit.saturating_sub(before));
         }
         let written = to.write_all(&bytes[..pass]).is_ok();
         self.passed.fetch_add(1, SeqCst);
-        if pass < bytes.len() { self.cut_all() } else { written }
+        if pass == bytes.len() {
+            return written;
+        }
+        self.done.store(true, SeqCst);
+        self.cut_all()
     }
 
     /// Kills the process, which may just have been started and not be known yet.

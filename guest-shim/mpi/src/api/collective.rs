@@ -159,31 +159,39 @@ fn inputs(b: &mut Builder, views: &[View]) -> Vec<Region> {
     views.iter().map(|view| b.input(view)).collect()
 }
 
-/// Gather to `root`: `receive` is empty elsewhere.
-fn plan_gather(comm: Comm, send: Option<View>, receive: &[View], root: usize) -> Result<Schedule, Error> {
+/// Gather to `root`: `receive` is empty elsewhere. `equal`: all blocks are equally long.
+fn plan_gather(
+    comm: Comm,
+    send: Option<View>,
+    receive: &[View],
+    equal: bool,
+    root: usize,
+) -> Result<Schedule, Error> {
     let mut b = begin(comm)?;
+    let bytes = receive.first().or(send.as_ref()).filter(|_| equal).map(View::bytes);
     let mine = send.map(|view| b.input(&view));
     let mut blocks = Vec::new();
     for (from, view) in receive.iter().enumerate() {
         // In place, my block is where it belongs.
         blocks.push(if mine.is_none() && from == root { Region::EMPTY } else { b.output(view) });
     }
-    data::gather(&mut b, &blocks, mine, root);
+    data::gather(&mut b, &blocks, mine, bytes, root);
     Ok(b.finish())
 }
 
-/// Scatter from `root`: `send` is empty elsewhere; no `receive` means in place.
-fn plan_scatter(comm: Comm, send: &[View], receive: Option<View>, root: usize) -> Result<Schedule, Error> {
+/// Scatter from `root`: `send` is empty elsewhere; no `receive` means in place. `equal` as above.
+fn plan_scatter(
+    comm: Comm,
+    send: &[View],
+    receive: Option<View>,
+    equal: bool,
+    root: usize,
+) -> Result<Schedule, Error> {
     let mut b = begin(comm)?;
+    let bytes = send.first().or(receive.as_ref()).filter(|_| equal).map(View::bytes);
     let blocks = inputs(&mut b, send);
-    match receive {
-        Some(view) => {
-            let mine = b.output(&view);
-            let own = blocks.get(root).copied().filter(|_| b.rank == root);
-            data::scatter(&mut b, &blocks, mine, own, root);
-        }
-        None => data::scatter(&mut b, &blocks, Region::EMPTY, None, root),
-    }
+    let mine = receive.map(|view| b.output(&view));
+    data::scatter(&mut b, &blocks, mine, bytes, root);
     Ok(b.finish())
 }
 
@@ -204,8 +212,13 @@ fn plan_allgather(comm: Comm, send: Option<View>, receive: &[View]) -> Result<Sc
     Ok(b.finish())
 }
 
-/// `send` is `None` for in place: what is in the receive buffer is sent.
-fn plan_alltoall(comm: Comm, send: Option<Vec<View>>, receive: &[View]) -> Result<Schedule, Error> {
+/// `send` is `None` for in place: what is in the receive buffer is sent. `equal` as above.
+fn plan_alltoall(
+    comm: Comm,
+    send: Option<Vec<View>>,
+    receive: &[View],
+    equal: bool,
+) -> Result<Schedule, Error> {
     if inter::is_inter(comm)? {
         return inter::alltoall(comm, &send.unwrap_or_default(), receive);
     }
@@ -223,7 +236,7 @@ fn plan_alltoall(comm: Comm, send: Option<Vec<View>>, receive: &[View]) -> Resul
             .collect(),
     };
     let incoming = outputs(&mut b, receive);
-    data::alltoall(&mut b, &outgoing, &incoming);
+    data::alltoall(&mut b, &outgoing, &incoming, equal);
     Ok(b.finish())
 }
 
@@ -327,7 +340,13 @@ fn plan_reduce_scatter(
     let mut b = begin(comm)?;
     let input = if is_in_place(sendbuf) { recvbuf.cast_const() } else { sendbuf };
     let whole = Reduction::new(&mut b, input, core::ptr::null_mut(), total, datatype, op)?;
-    reduce::allreduce_far_first(&mut b, &whole.work, whole.accumulator);
+    let starts: Vec<usize> = core::iter::once(0)
+        .chain(counts.iter().scan(0, |end, &number| {
+            *end += usize::try_from(number).unwrap_or(0);
+            Some(*end)
+        }))
+        .collect();
+    reduce::reduce_scatter(&mut b, &whole.work, whole.accumulator, |rank| starts[rank]..starts[rank + 1]);
     let start = before.cast_signed() * whole.work.of.extent;
     b.next_round();
     b.copy_elements(&whole.work.of, whole.accumulator.buffer.wrapping_offset(start), recvbuf.cast(), mine);
@@ -370,7 +389,7 @@ collectives! {
             Vec::new()
         };
         let send = if is_in_place(sendbuf) { None } else { Some(view(sendbuf, sendcount, sendtype)?) };
-        plan_gather(comm, send, &receive, root)
+        plan_gather(comm, send, &receive, true, root)
     }
 
     Gatherv Igatherv Gatherv_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
@@ -387,7 +406,7 @@ collectives! {
             Vec::new()
         };
         let send = if is_in_place(sendbuf) { None } else { Some(view(sendbuf, sendcount, sendtype)?) };
-        plan_gather(comm, send, &receive, root)
+        plan_gather(comm, send, &receive, false, root)
     }
 
     Scatter Iscatter Scatter_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
@@ -404,7 +423,7 @@ collectives! {
             Vec::new()
         };
         let receive = if is_in_place(recvbuf) { None } else { Some(view(recvbuf, recvcount, recvtype)?) };
-        plan_scatter(comm, &send, receive, root)
+        plan_scatter(comm, &send, receive, true, root)
     }
 
     Scatterv Iscatterv Scatterv_init[comm](sendbuf: *const c_void, sendcounts: *const c_int, displs: *const c_int, sendtype: Datatype,
@@ -421,7 +440,7 @@ collectives! {
             Vec::new()
         };
         let receive = if is_in_place(recvbuf) { None } else { Some(view(recvbuf, recvcount, recvtype)?) };
-        plan_scatter(comm, &send, receive, root)
+        plan_scatter(comm, &send, receive, false, root)
     }
 
     Allgather Iallgather Allgather_init[comm](sendbuf: *const c_void, sendcount: c_int, sendtype: Datatype, recvbuf: *mut c_void,
@@ -445,7 +464,7 @@ collectives! {
         let receive = equal_views(recvbuf, recvcount, recvtype, size)?;
         let send =
             if is_in_place(sendbuf) { None } else { Some(equal_views(sendbuf, sendcount, sendtype, size)?) };
-        plan_alltoall(comm, send, &receive)
+        plan_alltoall(comm, send, &receive, true)
     }
 
     Alltoallv Ialltoallv Alltoallv_init[comm](sendbuf: *const c_void, sendcounts: *const c_int, sdispls: *const c_int,
@@ -458,7 +477,7 @@ collectives! {
         } else {
             Some(varying_views(sendbuf, array(sendcounts, size), array(sdispls, size), sendtype)?)
         };
-        plan_alltoall(comm, send, &receive)
+        plan_alltoall(comm, send, &receive, false)
     }
 
     Alltoallw Ialltoallw Alltoallw_init[comm](sendbuf: *const c_void, sendcounts: *const c_int, sdispls: *const c_int,
@@ -476,7 +495,7 @@ collectives! {
         let receive = views(recvbuf.cast_const(), recvcounts, rdispls, recvtypes)?;
         let send =
             if is_in_place(sendbuf) { None } else { Some(views(sendbuf, sendcounts, sdispls, sendtypes)?) };
-        plan_alltoall(comm, send, &receive)
+        plan_alltoall(comm, send, &receive, false)
     }
 
     Reduce Ireduce Reduce_init[comm](sendbuf: *const c_void, recvbuf: *mut c_void, number: c_int, datatype: Datatype, op: Op,

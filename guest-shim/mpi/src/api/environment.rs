@@ -4,6 +4,7 @@ use alloc::format;
 use core::ffi::{c_char, c_int, c_void};
 
 use super::{api, collective, error_code, put, put_text};
+use crate::collective::select;
 use crate::error;
 use crate::handle::{Comm, Info};
 use crate::runtime::progress::wait_until;
@@ -17,6 +18,10 @@ const THREAD_SERIALIZED: c_int = 2048;
 fn init(thread_level: c_int) {
     if phase() != Phase::Before {
         fatal(format_args!("MPI_Init was called twice"));
+    }
+    let chosen = sys::environment(c"PARTITA_COLLECTIVES").and_then(|text| text.to_str().ok());
+    if let Err(part) = select::force(chosen.unwrap_or_default()) {
+        fatal(format_args!("PARTITA_COLLECTIVES: {part}: not COLLECTIVE:ALGORITHM, see docs/mpi.md"));
     }
     match Transport::open() {
         Ok((transport, place)) => {

@@ -2,13 +2,13 @@
 
 use alloc::vec::Vec;
 
+use crate::collective::select::{Algorithm, Collective, algorithm};
+use crate::collective::{bruck, tree};
 use crate::memory::Region;
 use crate::runtime::schedule::Builder;
 
-/// Blocks up to this size are all exchanged at once, larger ones pair by pair. In bytes.
+/// Blocks of different lengths are exchanged all at once up to this size, pair by pair from there on. In bytes.
 const EXCHANGE_AT_ONCE_BYTES: usize = 2048;
-/// Messages from this size on are broadcast in pieces along a chain of scatter and ring. In bytes.
-const BROADCAST_LONG_BYTES: usize = 128 << 10;
 
 /// Dissemination: in round k every rank signals the one 2^k further.
 pub fn barrier(b: &mut Builder) {
@@ -24,7 +24,7 @@ pub fn barrier(b: &mut Builder) {
 
 /// Binomial tree; long messages are scattered along the tree's ranks and collected in a ring.
 pub fn broadcast(b: &mut Builder, data: Region, root: usize) {
-    if data.len() >= BROADCAST_LONG_BYTES && b.size > 2 {
+    if algorithm(Collective::Broadcast, data.len(), b.size) == Algorithm::ScatterRing {
         return broadcast_long(b, data, root);
     }
     let (rank, size) = (b.rank, b.size);
@@ -75,26 +75,34 @@ fn ring(b: &mut Builder, blocks: &[Region], full: usize) {
     }
 }
 
-/// The root's blocks go to their ranks.
-pub fn scatter(b: &mut Builder, blocks: &[Region], mine: Region, own: Option<Region>, root: usize) {
+/// The root's blocks go to their ranks; `mine` is none if the root's is in place. `equal` is the length of each block, if
+/// they are known to be equally long.
+pub fn scatter(b: &mut Builder, blocks: &[Region], mine: Option<Region>, equal: Option<usize>, root: usize) {
+    if let Some(bytes) = equal
+        && algorithm(Collective::Scatter, bytes, b.size) == Algorithm::Binomial
+    {
+        return tree::scatter(b, blocks, mine, bytes, root);
+    }
     if b.rank != root {
-        return b.receive(root, mine);
+        return b.receive(root, mine.unwrap_or(Region::EMPTY));
     }
     for (to, &block) in blocks.iter().enumerate().filter(|(to, _)| *to != root) {
         b.send(to, block);
     }
-    if let Some(own) = own {
-        b.copy(own, mine);
+    if let Some(mine) = mine {
+        b.copy(blocks[root], mine);
     }
 }
 
-/// The ranks' blocks go to the root.
-pub fn gather(b: &mut Builder, blocks: &[Region], mine: Option<Region>, root: usize) {
+/// The ranks' blocks go to the root; the rest as with [`scatter`].
+pub fn gather(b: &mut Builder, blocks: &[Region], mine: Option<Region>, equal: Option<usize>, root: usize) {
+    if let Some(bytes) = equal
+        && algorithm(Collective::Gather, bytes, b.size) == Algorithm::Binomial
+    {
+        return tree::gather(b, blocks, mine, bytes, root);
+    }
     if b.rank != root {
-        if let Some(mine) = mine {
-            b.send(root, mine);
-        }
-        return;
+        return b.send(root, mine.unwrap_or(Region::EMPTY));
     }
     for (from, &block) in blocks.iter().enumerate().filter(|(from, _)| *from != root) {
         b.receive(from, block);
@@ -104,15 +112,20 @@ pub fn gather(b: &mut Builder, blocks: &[Region], mine: Option<Region>, root: us
     }
 }
 
-/// Ring for long blocks, everybody to everybody for short ones. `mine` is copied into place first.
+/// Everybody gets everybody's block. `mine` is copied into place first, unless it is there.
 pub fn allgather(b: &mut Builder, blocks: &[Region], mine: Option<Region>) {
     let (rank, size) = (b.rank, b.size);
+    let longest = blocks.iter().map(|block| block.len()).max().unwrap_or(0);
+    let equal = blocks.iter().all(|block| block.len() == longest);
+    let chosen = algorithm(Collective::Allgather, longest, size);
+    if chosen == Algorithm::Bruck && equal {
+        return bruck::allgather(b, blocks, mine);
+    }
     if let Some(mine) = mine {
         b.copy(mine, blocks[rank]);
         b.next_round();
     }
-    let longest = blocks.iter().map(|block| block.len()).max().unwrap_or(0);
-    if longest > EXCHANGE_AT_ONCE_BYTES {
+    if chosen == Algorithm::Ring {
         return ring(b, blocks, size);
     }
     for step in 1..size {
@@ -121,18 +134,27 @@ pub fn allgather(b: &mut Builder, blocks: &[Region], mine: Option<Region>) {
     }
 }
 
-/// Pairwise exchange; short blocks all at once.
-pub fn alltoall(b: &mut Builder, send: &[Region], receive: &[Region]) {
+/// Everybody has a block for everybody. `equal`: all blocks of all ranks are equally long.
+pub fn alltoall(b: &mut Builder, send: &[Region], receive: &[Region], equal: bool) {
     let (rank, size) = (b.rank, b.size);
+    let longest = send.iter().chain(receive).map(|block| block.len()).max().unwrap_or(0);
+    let one_by_one = if equal {
+        let chosen = algorithm(Collective::Alltoall, longest, size);
+        if chosen == Algorithm::Bruck {
+            return bruck::alltoall(b, send, receive);
+        }
+        chosen == Algorithm::Pairwise
+    } else {
+        // Rounds are local: ranks may differ in what is long without harm.
+        longest > EXCHANGE_AT_ONCE_BYTES
+    };
     b.copy(send[rank], receive[rank]);
     b.next_round();
-    let longest = send.iter().chain(receive).map(|block| block.len()).max().unwrap_or(0);
     for step in 1..size {
         let (to, from) = ((rank + step) % size, (rank + size - step) % size);
         b.send(to, send[to]);
         b.receive(from, receive[from]);
-        // Rounds are local: ranks may differ in what is long without harm.
-        if longest > EXCHANGE_AT_ONCE_BYTES {
+        if one_by_one {
             b.next_round();
         }
     }

@@ -1,16 +1,16 @@
 //! Collectives that compute. The module above says in what order.
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::collective::select::{Algorithm, Collective, algorithm};
 use crate::datatype::Type;
 use crate::memory::Region;
 use crate::runtime::schedule::{Builder, Operation};
 
 /// Up to this size a Reduce is a tree with the root at its top. In bytes.
 pub const SHORT_BYTES: usize = 2048;
-/// From this size on an Allreduce is a reduce-scatter and an allgather. In bytes.
-const LONG_BYTES: usize = 16 << 10;
 
 /// Elements that are combined.
 #[derive(Clone)]
@@ -53,6 +53,15 @@ impl Work {
     /// `right = left op right`.
     pub fn reduce(&self, b: &mut Builder, left: Elements, right: Elements) {
         b.reduce(self.operation, left.buffer, right.buffer, self.count);
+    }
+
+    /// Whether a reduction may exchange halves: the table says so, and elements can be taken apart.
+    fn can_be_halved(&self, of: Collective, ranks: usize, places: usize) -> bool {
+        let bytes = self.of.bytes * self.count;
+        algorithm(of, bytes, ranks) == Algorithm::Rabenseifner
+            && self.count >= places
+            && self.operation.commutes()
+            && self.of.is_one_run()
     }
 
     /// Puts what another rank has into the accumulator, on the side where it belongs.
@@ -119,10 +128,14 @@ fn exchange(b: &mut Builder, work: &Work, accumulator: Elements, other: Elements
 pub fn allreduce(b: &mut Builder, work: &Work, accumulator: Elements) {
     let other = work.scratch(b);
     let folded = fold(b, work, accumulator, other);
-    let long = work.of.bytes * work.count >= LONG_BYTES && work.count >= folded.size;
     if let Some(place) = folded.place {
-        if long && work.operation.commutes() && work.of.is_one_run() {
-            halve_and_collect(b, work, accumulator, other, &folded, place);
+        if work.can_be_halved(Collective::Allreduce, b.size, folded.size) {
+            let steps = halve(b, work, accumulator, other, &folded, place);
+            for Halving { with, mine, theirs } in steps.into_iter().rev() {
+                b.next_round();
+                b.send(with, work.part(accumulator, mine));
+                b.receive(with, work.part(accumulator, theirs));
+            }
         } else {
             let mut mask = 1;
             while mask < folded.size {
@@ -134,38 +147,54 @@ pub fn allreduce(b: &mut Builder, work: &Work, accumulator: Elements) {
     unfold(b, work, accumulator, &folded);
 }
 
-/// Rabenseifner: halves are exchanged and combined, nearest ranks first, then collected the same way back.
-fn halve_and_collect(
+/// A step of the halving: what I went on with, and what the other did.
+struct Halving {
+    with: usize,
+    mine: Range<usize>,
+    theirs: Range<usize>,
+}
+
+/// Rabenseifner: halves are exchanged and combined, nearest ranks first, until everybody has the result of one part.
+fn halve(
     b: &mut Builder,
     work: &Work,
     accumulator: Elements,
     other: Elements,
     folded: &Folded,
     place: usize,
-) {
+) -> Vec<Halving> {
     let mut range = 0..work.count;
     let mut mask = 1;
-    let mut steps = alloc::vec::Vec::new();
+    let mut steps = Vec::new();
     while mask < folded.size {
         let with = folded.real(place ^ mask);
         let middle = range.start + range.len() / 2;
         let (low, high) = (range.start..middle, middle..range.end);
-        let (keep, give) = if place & mask == 0 { (low, high) } else { (high, low) };
-        b.next_round();
-        b.send(with, work.part(accumulator, give.clone()));
-        b.receive(with, work.part(other, keep.clone()));
-        let start = keep.start.cast_signed() * work.of.extent;
-        let at = |elements: Elements| elements.buffer.wrapping_offset(start);
-        b.reduce(work.operation, at(other), at(accumulator), keep.len());
-        steps.push((with, keep.clone(), give));
-        range = keep;
+        let (mine, theirs) = if place & mask == 0 { (low, high) } else { (high, low) };
+        exchange_parts(b, work, accumulator, other, with, &mine, theirs.clone());
+        range = mine.clone();
+        steps.push(Halving { with, mine, theirs });
         mask *= 2;
     }
-    for (with, mine, theirs) in steps.into_iter().rev() {
-        b.next_round();
-        b.send(with, work.part(accumulator, mine));
-        b.receive(with, work.part(accumulator, theirs));
-    }
+    steps
+}
+
+/// Gives the other its part and combines mine. The operation commutes.
+fn exchange_parts(
+    b: &mut Builder,
+    work: &Work,
+    accumulator: Elements,
+    other: Elements,
+    with: usize,
+    mine: &Range<usize>,
+    theirs: Range<usize>,
+) {
+    b.next_round();
+    b.send(with, work.part(accumulator, theirs));
+    b.receive(with, work.part(other, mine.clone()));
+    let start = mine.start.cast_signed() * work.of.extent;
+    let at = |elements: Elements| elements.buffer.wrapping_offset(start);
+    b.reduce(work.operation, at(other), at(accumulator), mine.len());
 }
 
 /// The root gets the result in `accumulator`; elsewhere the accumulator is used up.
@@ -189,14 +218,45 @@ pub fn reduce(b: &mut Builder, work: &Work, accumulator: Elements, root: usize) 
     hand_over(b, work, accumulator, top, root);
 }
 
+/// In the order of Allreduce.
 fn reduce_long(b: &mut Builder, work: &Work, accumulator: Elements, root: usize) {
     let other = work.scratch(b);
     let folded = fold(b, work, accumulator, other);
-    if let Some(place) = folded.place {
-        let tree = Tree { place, size: folded.size, real: &|place| folded.real(place) };
-        binomial(b, work, accumulator, other, tree);
+    // A root that was folded into another rank gets the result from place 0.
+    let top = (0..folded.size).find(|&place| folded.real(place) == root).unwrap_or(0);
+    let halved = work.can_be_halved(Collective::Reduce, b.size, folded.size);
+    match folded.place {
+        Some(place) if halved => {
+            let steps = halve(b, work, accumulator, other, &folded, place);
+            collect(b, work, accumulator, steps, place, top);
+        }
+        Some(place) => {
+            // From the root up, in terms of places: x ^ top has the same neighbours as x.
+            let tree =
+                Tree { place: place ^ top, size: folded.size, real: &|place| folded.real(place ^ top) };
+            binomial(b, work, accumulator, other, tree);
+        }
+        None => {}
     }
-    hand_over(b, work, accumulator, folded.real(0), root);
+    hand_over(b, work, accumulator, folded.real(top), root);
+}
+
+/// The parts that [`halve`] left go to place `top`, the last halving first.
+fn collect(
+    b: &mut Builder,
+    work: &Work,
+    accumulator: Elements,
+    steps: Vec<Halving>,
+    place: usize,
+    top: usize,
+) {
+    for (bit, Halving { with, mine, theirs }) in steps.into_iter().enumerate().rev() {
+        b.next_round();
+        if (place ^ top) >> bit & 1 == 1 {
+            return b.send(with, work.part(accumulator, mine));
+        }
+        b.receive(with, work.part(accumulator, theirs));
+    }
 }
 
 /// Places in a binomial tree and the ranks that have them.
@@ -235,21 +295,46 @@ fn hand_over(b: &mut Builder, work: &Work, accumulator: Elements, from: usize, t
     }
 }
 
-/// All ranks get the whole result in `accumulator`, in the order of a reduce-scatter.
-pub fn allreduce_far_first(b: &mut Builder, work: &Work, accumulator: Elements) {
+/// Recursive halving, farthest ranks first: afterwards the elements `part(rank)` of my `accumulator` are the result.
+pub fn reduce_scatter(
+    b: &mut Builder,
+    work: &Work,
+    accumulator: Elements,
+    part: impl Fn(usize) -> Range<usize>,
+) {
     if !work.operation.commutes() {
         return allreduce(b, work, accumulator);
     }
     let other = work.scratch(b);
     let folded = fold(b, work, accumulator, other);
+    // A place answers for the parts of the ranks that were folded into it, so for all from the one before it on.
+    let first = |place: usize| match place {
+        0 => 0,
+        _ => part(folded.real(place - 1)).end,
+    };
+    let elements = |places: Range<usize>| first(places.start)..part(folded.real(places.end - 1)).end;
     if let Some(place) = folded.place {
+        let mut places = 0..folded.size;
         let mut mask = folded.size / 2;
         while mask > 0 {
-            exchange(b, work, accumulator, other, folded.real(place ^ mask));
+            let middle = places.start + mask;
+            let (low, high) = (places.start..middle, middle..places.end);
+            let (mine, theirs) = if place & mask == 0 { (low, high) } else { (high, low) };
+            let with = folded.real(place ^ mask);
+            exchange_parts(b, work, accumulator, other, with, &elements(mine.clone()), elements(theirs));
+            places = mine;
             mask /= 2;
         }
     }
-    unfold(b, work, accumulator, &folded);
+    b.next_round();
+    if b.rank >= 2 * folded.surplus {
+        return;
+    }
+    if b.rank.is_multiple_of(2) {
+        b.receive(b.rank + 1, work.part(accumulator, part(b.rank)));
+    } else {
+        b.send(b.rank - 1, work.part(accumulator, part(b.rank - 1)));
+    }
 }
 
 /// Prefix reduction. `partial` holds my contribution and is used up. Inclusive: `result` holds my contribution, too.
