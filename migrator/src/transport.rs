@@ -1,6 +1,6 @@
 //! The one module with sockets: connections, listeners, and how long to wait for the other side.
 //!
-//! A connection is plain TCP, or TLS 1.3 over it ([`secure`]); frames, time limits and errors are the same.
+//! A connection is plain TCP, or TLS 1.3 over it (`secure`); frames, time limits and errors are the same.
 
 mod address;
 mod secure;

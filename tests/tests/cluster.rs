@@ -16,10 +16,25 @@ fn arguments(steps: u64) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
+/// Arguments of heat whose first half of the rows costs nine times as much as the other, and may change hands.
+fn shared_arguments(steps: u64) -> Vec<String> {
+    let text = format!("--size 48 --steps {steps} --seed 5 --every 50 --work 8,0 --balance 50");
+    text.split(' ').map(str::to_owned).collect()
+}
+
 /// All ranks on host a.
 fn manifest(bench: &Bench, steps: u64, migrate: bool) -> Result<PathBuf> {
-    let list: Vec<_> = arguments(steps).iter().map(|argument| format!("{argument:?}")).collect();
-    let pins: String = (0..RANKS).map(|rank| format!("{rank} = \"a\"\n")).collect();
+    write_manifest(bench, &arguments(steps), ["a", "a"], migrate)
+}
+
+fn write_manifest(
+    bench: &Bench,
+    arguments: &[String],
+    hosts: [&str; RANKS as usize],
+    migrate: bool,
+) -> Result<PathBuf> {
+    let list: Vec<_> = arguments.iter().map(|argument| format!("{argument:?}")).collect();
+    let pins: String = hosts.iter().enumerate().map(|(rank, host)| format!("{rank} = {host:?}\n")).collect();
     let text = format!(
         "name = \"heat\"\nranks = {RANKS}\nexecutable = {:?}\nargs = [{}]\nmemory = \"64M\"\nstrategy = \"pinned\"\nmigrate = {migrate}\n[pinned]\n{pins}",
         binaries::app("heat")?,
@@ -31,9 +46,9 @@ fn manifest(bench: &Bench, steps: u64, migrate: bool) -> Result<PathBuf> {
 }
 
 /// Output of the same program without a coordinator and without moves.
-fn still(bench: &Bench, steps: u64) -> Result<Vec<u8>> {
+fn still(bench: &Bench, arguments: &[String]) -> Result<Vec<u8>> {
     let mut command = bench.vmm(["run", "--np", &RANKS.to_string(), "--memory", "64M"])?;
-    command.arg(binaries::app("heat")?).args(arguments(steps));
+    command.arg(binaries::app("heat")?).args(arguments);
     let done = bench.run(command, "still", None, 60)?;
     println!("still: {:.1} s", done.seconds);
     if done.status == 0 { Ok(done.stdout) } else { Err(done.stderr.into()) }
@@ -52,7 +67,7 @@ fn expect_output(client: &Process, status: i32, expected: &[u8], cluster: &Clust
 fn badly_placed_partitions_are_spread_by_the_coordinator() -> Result {
     let bench = Bench::new()?;
     let steps = amount(200_000, 8_000);
-    let expected = still(&bench, steps)?;
+    let expected = still(&bench, &arguments(steps))?;
     let period = if is_emulated() { "--period-ms=2000" } else { "--period-ms=200" };
     let sustain = if is_emulated() { "--sustain-s=6" } else { "--sustain-s=2" };
     let cluster = Cluster::start(&bench, &[period, sustain, "--cooldown-s=5"], &AGENTS)?;
@@ -100,7 +115,7 @@ fn a_killed_partition_ends_its_application() -> Result {
 fn a_killed_coordinator_goes_on_where_it_was() -> Result {
     let bench = Bench::new()?;
     let steps = amount(200_000, 6_000);
-    let expected = still(&bench, steps)?;
+    let expected = still(&bench, &arguments(steps))?;
     let mut cluster = Cluster::start(&bench, &["--imbalance-threshold=1000000"], &AGENTS)?;
     let mut client = cluster.submit(&manifest(&bench, steps, true)?)?;
     let mut before = cluster.wait_running(RANKS as usize)?;
@@ -114,5 +129,29 @@ fn a_killed_coordinator_goes_on_where_it_was() -> Result {
     }
     let status = cluster.watch(&mut client, 60)?;
     expect_output(&client, status, &expected, &cluster)?;
+    cluster.end()
+}
+
+/// The data are uneven, not the hosts: work changes hands inside the program, no partition moves, and the result is the same.
+#[test]
+fn a_program_with_uneven_data_shares_its_rows_out_as_the_coordinator_says() -> Result {
+    let bench = Bench::new()?;
+    let arguments = shared_arguments(amount(600_000, 12_000));
+    let expected = still(&bench, &arguments)?;
+    let period = if is_emulated() { "--period-ms=1000" } else { "--period-ms=300" };
+    let cluster = Cluster::start(&bench, &[period, "--imbalance-threshold=1000000"], &AGENTS)?;
+    let mut client = cluster.submit(&write_manifest(&bench, &arguments, ["a", "b"], false)?)?;
+    let status = cluster.watch(&mut client, 90)?;
+    expect_output(&client, status, &expected, &cluster)?;
+    let events = cluster.events()?;
+    let shared: Vec<_> = events.iter().filter(|event| event["kind"] == "units-shared").collect();
+    for event in &shared {
+        println!("{}: {}", event["text"], event["reason"]);
+    }
+    let taken_up = client.stderr().matches("rows shared out anew").count();
+    println!("shared out {} times, taken up {taken_up} times", shared.len());
+    if shared.is_empty() || taken_up == 0 {
+        return Err(format!("nothing was shared out\n{}\n{}", client.describe(), cluster.describe()).into());
+    }
     cluster.end()
 }
