@@ -506,7 +506,9 @@ impl Cluster {
         let Some(component) = application.specification.component(rank).cloned() else { return };
         let mut peers = BTreeMap::new();
         for (peer, owner) in (0..).zip(&application.partitions) {
-            if let Some(seen) = self.view.hosts.get(&owner.host) {
+            // The ports of others are known when they run; whoever needs one waits until it is told.
+            let seen = self.view.hosts.get(&owner.host).filter(|seen| seen.facts.fabric_address.is_none());
+            if let Some(seen) = seen {
                 let address = fabric_address(&seen.facts.state_directory, id, peer, owner.epoch);
                 peers.insert(peer, Peer { epoch: owner.epoch, address });
             }

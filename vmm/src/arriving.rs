@@ -5,7 +5,7 @@ use std::sync::Arc;
 use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region};
 use vmm::fabric;
 use vmm::fabric::address::Address;
-use vmm::fabric::socket::Credentials;
+use vmm::fabric::socket::{Bound, Credentials};
 use vmm::partition::{Blueprint, Name, Partition};
 
 use crate::hold::hold;
@@ -13,7 +13,8 @@ use crate::host::{Host, State};
 
 /// Where and how its fabric listens.
 pub struct Endpoint {
-    pub listen: Address,
+    pub address: Address,
+    pub socket: Bound,
     /// Rings may be shared with partitions of this machine.
     pub shares: bool,
     /// For `tls:` addresses.
@@ -64,7 +65,7 @@ impl DestinationMachine for Destination {
             application: name.application.clone(),
             rank: name.rank,
             epoch: name.epoch,
-            listen: self.fabric.listen.clone(),
+            socket: self.fabric.socket.clone(),
             directory: fabric::Directory::new(),
             shares: self.fabric.shares,
             credentials: self.fabric.credentials.clone(),

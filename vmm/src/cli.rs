@@ -323,25 +323,28 @@ pub fn read_peers(path: &PathBuf) -> Result<vmm::fabric::Directory, Failure> {
     Ok(peers)
 }
 
-/// Refuses a fabric that would send messages over a network unprotected; gives the credentials that it needs.
-pub fn check_fabric(
+/// Binds a fabric's socket, unless it would send messages over a network unprotected; with the credentials that it needs.
+pub fn bind_fabric(
     address: &vmm::fabric::address::Address,
     tls: &partita_tls::Options,
     insecure: bool,
-) -> Result<Option<vmm::fabric::socket::Credentials>, Failure> {
+) -> Result<(vmm::fabric::socket::Bound, Option<vmm::fabric::socket::Credentials>), Failure> {
     if address.is_exposed() && !insecure {
         return Err(Failure::usage(format!(
             "--fabric {address}: messages would go over the network unprotected; write tls:, give a loopback address, or --insecure on a network you trust"
         )));
     }
     let wrong = |e| Failure::usage(migrator::report::one_line(&e));
-    match tls.identity().map_err(wrong)? {
-        Some(identity) => vmm::fabric::socket::Credentials::new(&identity).map(Some).map_err(wrong),
+    let credentials = match tls.identity().map_err(wrong)? {
+        Some(identity) => Some(vmm::fabric::socket::Credentials::new(&identity).map_err(wrong)?),
         None if matches!(address, vmm::fabric::address::Address::Tls(_)) => {
-            Err(wrong(partita_tls::IdentityError::Missing(format!("--fabric {address}"))))
+            return Err(wrong(partita_tls::IdentityError::Missing(format!("--fabric {address}"))));
         }
-        None => Ok(None),
-    }
+        None => None,
+    };
+    let bound = vmm::fabric::socket::Bound::new(address, credentials.as_ref())
+        .map_err(|e| Failure::failed(format!("--fabric {address}: cannot listen: {e}")))?;
+    Ok((bound, credentials))
 }
 
 /// Restricts this process to `cpus`.

@@ -10,7 +10,7 @@ use vmm::vcpu::Ending;
 
 use crate::api;
 use crate::arriving::{self, Destination, Endpoint};
-use crate::cli::{Failure, Outcome, ReceiveArgs, bind_to, check_fabric};
+use crate::cli::{Failure, Outcome, ReceiveArgs, bind_fabric, bind_to};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 pub fn receive(arguments: &ReceiveArgs) -> Outcome {
@@ -23,7 +23,8 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
         Some(address) => address.clone(),
         None => Address::Unix(arguments.api_socket.with_extension("fabric")),
     };
-    let credentials = check_fabric(&fabric, &arguments.tls, arguments.insecure)?;
+    let (socket, credentials) = bind_fabric(&fabric, &arguments.tls, arguments.insecure)?;
+    let fabric = socket.address().map_err(|e| Failure::failed(format!("--fabric {fabric}: {e}")))?;
     let identity = arguments.tls.identity().map_err(|e| Failure::usage(one_line(&e)))?;
     let security = Security { insecure: arguments.insecure, identity };
     let listener = Listener::bind(&arguments.listen, &security).map_err(|e| Failure::usage(one_line(&e)))?;
@@ -38,7 +39,9 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     let (incoming, shares) = (host.clone(), arguments.rings.shares());
     std::thread::Builder::new()
         .name("receive".into())
-        .spawn(move || take_in(&incoming, &listener, Endpoint { listen: fabric, shares, credentials }))
+        .spawn(move || {
+            take_in(&incoming, &listener, Endpoint { address: fabric, socket, shares, credentials })
+        })
         .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     let status = host.finish(&ended, arguments.report.as_ref().map(|path| (path, 0)))?;
     drop(server);
@@ -48,7 +51,7 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
 }
 
 fn take_in(host: &Arc<Host>, listener: &Listener, fabric: Endpoint) {
-    let options = Options { annotation: fabric.listen.to_string().into_bytes(), ..Options::default() };
+    let options = Options { annotation: fabric.address.to_string().into_bytes(), ..Options::default() };
     let mut machine = Destination::new(host.clone(), fabric);
     let control = destination::Control::new().with_hook(arriving::hook());
     match destination::receive(listener, &mut machine, &options, &control) {

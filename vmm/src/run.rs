@@ -16,7 +16,7 @@ use vmm::memory::Layout;
 use vmm::partition::{Name, Partition, PartitionError, Recipe};
 
 use crate::api;
-use crate::cli::{Failure, Outcome, RunArgs, bind_to, check_fabric, read_peers};
+use crate::cli::{Failure, Outcome, RunArgs, bind_fabric, bind_to, read_peers};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 /// How long a blocking call polls when nobody says otherwise: about what an exit costs on the slowest known host.
@@ -120,7 +120,8 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
     let fabric_path = state_dir.fabric(rank);
     let name = Name { application: arguments.application.clone(), rank, epoch: arguments.epoch };
     let listen = arguments.fabric.clone().unwrap_or_else(|| Address::Unix(fabric_path.clone()));
-    let credentials = check_fabric(&listen, &arguments.tls, arguments.insecure)?;
+    let (socket, credentials) = bind_fabric(&listen, &arguments.tls, arguments.insecure)?;
+    let listen = socket.address().map_err(|e| Failure::failed(format!("--fabric {listen}: {e}")))?;
     let (host, ended) = Host::new(Some(listen.to_string()), arguments.tls.clone());
     stop_on_signals(&host)?;
     let mut argv = vec![arguments.elf.display().to_string()];
@@ -140,7 +141,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
         application: name.application.clone(),
         rank,
         epoch: name.epoch,
-        listen,
+        socket,
         directory,
         shares: arguments.rings.shares(),
         credentials,

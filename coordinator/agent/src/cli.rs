@@ -53,6 +53,10 @@ struct Arguments {
     /// Address of this host where it takes migrations.
     #[arg(long, value_name = "HOST")]
     migrate_address: String,
+    /// IP address of this host at which its partitions take messages, if applications are on several machines. All messages then go
+    /// over TCP (with certificates: TLS), also those between partitions of this host. Without it: Unix sockets and shared memory.
+    #[arg(long, value_name = "ADDRESS")]
+    fabric_address: Option<std::net::IpAddr>,
     /// Serve metrics for Prometheus here, tcp:HOST:PORT.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<TcpAddress>,
@@ -135,6 +139,10 @@ fn start(arguments: Arguments) -> Result<(), AgentError> {
             return Err(plain("metrics", &address.to_string()));
         }
         // With certificates migrations are over TLS.
+        let fabric = arguments.fabric_address.filter(|address| !address.is_loopback());
+        if let Some(address) = fabric.filter(|_| arguments.tls.is_empty()) {
+            return Err(plain("fabric-address", &address.to_string()));
+        }
         if arguments.tls.is_empty() && !is_loopback(&arguments.migrate_address) {
             return Err(plain("migrate-address", &arguments.migrate_address));
         }
@@ -152,6 +160,7 @@ fn start(arguments: Arguments) -> Result<(), AgentError> {
         standby: arguments.standby,
         labels: arguments.labels.into_iter().collect::<BTreeMap<_, _>>(),
         migrate_address: arguments.migrate_address,
+        fabric_address: arguments.fabric_address,
         state_directory: partitions.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

@@ -173,6 +173,9 @@ async fn start_partition(host: &Arc<Host>, key: Key, start: &Start) -> Result<Ou
     let peers = directory.join("peers.json");
     write_peers(&peers, &start.peers)?;
     let mut arguments = vec![OsString::from("run")];
+    if host.config.insecure {
+        arguments.push("--insecure".into());
+    }
     let mut option = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
         arguments.push(name.into());
         arguments.push(value.as_ref().to_owned());
@@ -185,6 +188,9 @@ async fn start_partition(host: &Arc<Host>, key: Key, start: &Start) -> Result<Ou
     option("--state-dir", &directory);
     option("--memory", &format!("{}M", start.memory_bytes >> 20));
     option("--cpus", &host.config.cpus);
+    if let Some(fabric) = network_fabric(host) {
+        option("--fabric", &fabric);
+    }
     for (name, value) in &start.env {
         option("--env", &format!("{name}={value}"));
     }
@@ -205,6 +211,13 @@ async fn start_partition(host: &Arc<Host>, key: Key, start: &Start) -> Result<Ou
     Ok(Outcome::Done)
 }
 
+/// Where partitions take messages if applications are on several machines: any port of this host's address.
+fn network_fabric(host: &Host) -> Option<String> {
+    let scheme = if host.config.tls.is_empty() { "tcp" } else { "tls" };
+    let address = host.config.facts.fabric_address?;
+    Some(format!("{scheme}:{}", std::net::SocketAddr::new(address, 0)))
+}
+
 async fn prepare_receive(host: &Arc<Host>, key: Key, report: Option<&Path>) -> Result<Outcome, CommandError> {
     let partition = match host.partition(&key) {
         Some(partition) => partition,
@@ -212,7 +225,8 @@ async fn prepare_receive(host: &Arc<Host>, key: Key, report: Option<&Path>) -> R
             host.state().epochs.claim(&key.application, key.rank, key.epoch)?;
             let directory = make_directory(host, &key)?;
             let socket = directory.join(format!("rank-{}.sock", key.rank));
-            let fabric = format!("unix:{}", directory.join(format!("rank-{}.fabric", key.rank)).display());
+            let beside = || format!("unix:{}", directory.join(format!("rank-{}.fabric", key.rank)).display());
+            let fabric = network_fabric(host).unwrap_or_else(beside);
             let scheme = if host.config.tls.is_empty() { "tcp" } else { "tls" };
             let listen = format!("{scheme}:{}:0", host.config.facts.migrate_address);
             let mut arguments: Vec<OsString> =

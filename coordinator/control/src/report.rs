@@ -26,6 +26,10 @@ pub struct HostFacts {
     pub labels: BTreeMap<String, String>,
     /// The host part of the addresses where it takes migrations.
     pub migrate_address: String,
+    /// The address at which its partitions take messages, if that is not a Unix socket in the state directory.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub fabric_address: Option<std::net::IpAddr>,
     /// The agent's state directory.
     #[schema(value_type = String)]
     pub state_directory: PathBuf,

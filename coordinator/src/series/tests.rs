@@ -49,6 +49,7 @@ fn report(host: &str, partitions: Vec<PartitionReport>) -> Result<Report> {
         standby: false,
         labels: BTreeMap::new(),
         migrate_address: String::new(),
+        fabric_address: None,
         state_directory: "/x".into(),
         version: String::new(),
     };

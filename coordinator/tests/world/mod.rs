@@ -246,6 +246,7 @@ impl World {
                 standby: agent.standby,
                 labels: BTreeMap::new(),
                 migrate_address: "127.0.0.1".into(),
+                fabric_address: None,
                 state_directory: "/s".into(),
                 version: "test".into(),
             },

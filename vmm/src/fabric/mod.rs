@@ -44,7 +44,7 @@ use links::Links;
 pub use links::{Directory, Place};
 pub use ring::{Direction, Ring};
 pub use round_trips::RoundTrip;
-use socket::{Credentials, Listener};
+use socket::{Bound, Credentials, Listener};
 
 /// How often a peer is asked to take the news of a move before it is given up (about ten seconds).
 const MOVED_TRIES: u32 = 100;
@@ -60,8 +60,8 @@ pub struct Config {
     pub rank: u32,
     /// Epoch of this owner.
     pub epoch: u64,
-    /// Where to listen.
-    pub listen: Address,
+    /// The socket to which peers come.
+    pub socket: Bound,
     /// Where the others are.
     pub directory: Directory,
     /// Share rings with partitions on this machine.
@@ -88,14 +88,8 @@ pub struct Guest {
 #[derive(Debug, Error)]
 pub enum FabricError {
     /// The socket could not be made.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Where.
-        address: Address,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot listen for peers")]
+    Listen(#[source] io::Error),
     /// The thread could not be made.
     #[error("cannot start the fabric thread")]
     Thread(#[source] io::Error),
@@ -233,9 +227,8 @@ async fn serve(
     ready: mpsc::Sender<Result<Address, FabricError>>,
 ) {
     let setup = async {
-        let listen = |source| FabricError::Listen { address: config.listen.clone(), source };
-        let listener = Listener::bind(&config.listen, config.credentials.as_ref()).await.map_err(listen)?;
-        let address = listener.address().map_err(listen)?;
+        let address = config.socket.address().map_err(FabricError::Listen)?;
+        let listener = Listener::open(&config.socket).map_err(FabricError::Listen)?;
         let links = Rc::new(Links::new(guest, &config, address.clone())?);
         Ok((listener, address, links))
     };

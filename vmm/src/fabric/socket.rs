@@ -201,10 +201,69 @@ impl Accepted {
     }
 }
 
-/// A listening socket; a Unix one removes its path when it is dropped.
+/// A bound socket before anybody is let in: made early, so that its port is known and peers can be told of it.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    socket: Arc<BoundSocket>,
+    server: Option<Arc<ServerConfig>>,
+}
+
+#[derive(Debug)]
+enum BoundSocket {
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+    Tcp(std::net::TcpListener),
+}
+
+/// A Unix socket goes with its path.
+impl Drop for BoundSocket {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Bound {
+    /// Binds and listens; a stale socket file of a dead process is replaced.
+    pub fn new(address: &Address, credentials: Option<&Credentials>) -> io::Result<Self> {
+        let bind = |socket: &std::net::SocketAddr| {
+            let listener = std::net::TcpListener::bind(socket)?;
+            listener.set_nonblocking(true)?;
+            Ok::<_, io::Error>(BoundSocket::Tcp(listener))
+        };
+        let (socket, server) = match address {
+            Address::Unix(path) => {
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                let listener = std::os::unix::net::UnixListener::bind(path)?;
+                listener.set_nonblocking(true)?;
+                (BoundSocket::Unix(listener, path.clone()), None)
+            }
+            Address::Tcp(socket) => (bind(socket)?, None),
+            Address::Tls(socket) => {
+                let config = credentials.ok_or_else(|| unnamed(address))?.server.clone();
+                (bind(socket)?, Some(config))
+            }
+        };
+        Ok(Self { socket: Arc::new(socket), server })
+    }
+
+    /// Where it listens, with the port that it was given.
+    pub fn address(&self) -> io::Result<Address> {
+        Ok(match (&*self.socket, &self.server) {
+            (BoundSocket::Unix(_, path), _) => Address::Unix(path.clone()),
+            (BoundSocket::Tcp(listener), None) => Address::Tcp(listener.local_addr()?),
+            (BoundSocket::Tcp(listener), Some(_)) => Address::Tls(listener.local_addr()?),
+        })
+    }
+}
+
+/// A listening socket of the fabric's thread.
 pub enum Listener {
     /// On a path.
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener),
     /// On a port.
     Tcp(TcpListener),
     /// On a port, over TLS.
@@ -212,30 +271,14 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Listens; a stale socket file of a dead process is replaced.
-    pub async fn bind(address: &Address, credentials: Option<&Credentials>) -> io::Result<Self> {
-        Ok(match address {
-            Address::Unix(path) => {
-                match std::fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-                Self::Unix(UnixListener::bind(path)?, path.clone())
+    /// Lets peers in. To be called on the thread whose runtime accepts.
+    pub fn open(bound: &Bound) -> io::Result<Self> {
+        Ok(match (&*bound.socket, &bound.server) {
+            (BoundSocket::Unix(listener, _), _) => Self::Unix(UnixListener::from_std(listener.try_clone()?)?),
+            (BoundSocket::Tcp(listener), None) => Self::Tcp(TcpListener::from_std(listener.try_clone()?)?),
+            (BoundSocket::Tcp(listener), Some(config)) => {
+                Self::Tls(TcpListener::from_std(listener.try_clone()?)?, config.clone())
             }
-            Address::Tcp(socket) => Self::Tcp(TcpListener::bind(socket).await?),
-            Address::Tls(socket) => {
-                let config = credentials.ok_or_else(|| unnamed(address))?.server.clone();
-                Self::Tls(TcpListener::bind(socket).await?, config)
-            }
-        })
-    }
-
-    /// Where it listens, with the port that was given.
-    pub fn address(&self) -> io::Result<Address> {
-        Ok(match self {
-            Self::Unix(_, path) => Address::Unix(path.clone()),
-            Self::Tcp(listener) => Address::Tcp(listener.local_addr()?),
-            Self::Tls(listener, _) => Address::Tls(listener.local_addr()?),
         })
     }
 
@@ -243,20 +286,12 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Accepted> {
         let without_delay = |(stream, _): (TcpStream, _)| stream.set_nodelay(true).map(|()| stream);
         Ok(match self {
-            Self::Unix(listener, _) => Accepted::Ready(Stream::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Accepted::Ready(Stream::Unix(listener.accept().await?.0)),
             Self::Tcp(listener) => Accepted::Ready(Stream::Tcp(without_delay(listener.accept().await?)?)),
             Self::Tls(listener, config) => {
                 Accepted::Unproved(config.clone(), without_delay(listener.accept().await?)?)
             }
         })
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
@@ -280,8 +315,9 @@ mod tests {
 
     /// Both ends of a connection, or why there is none.
     async fn connect(server: &Credentials, client: &Credentials) -> (io::Result<Stream>, io::Result<Stream>) {
-        let listener = Listener::bind(&"tls:127.0.0.1:0".parse().unwrap(), Some(server)).await.unwrap();
-        let address = listener.address().unwrap();
+        let bound = Bound::new(&"tls:127.0.0.1:0".parse().unwrap(), Some(server)).unwrap();
+        let address = bound.address().unwrap();
+        let listener = Listener::open(&bound).unwrap();
         let near = async {
             let stream = Stream::connect(&address, Some(client)).await?;
             stream.send(b"hello").await?;
@@ -373,7 +409,7 @@ mod tests {
             assert!(near.contains("has not the role"), "{near}");
             assert!(far.contains("not the one that is wanted here"), "{far}");
         });
-        let nobody = run(Listener::bind(&"tls:127.0.0.1:0".parse().unwrap(), None)).err().unwrap();
+        let nobody = Bound::new(&"tls:127.0.0.1:0".parse().unwrap(), None).err().unwrap();
         assert!(nobody.to_string().contains("needs --tls-cert"), "{nobody}");
     }
 }
