@@ -119,7 +119,9 @@ fn cancelled_at(at: Phase, at_destination: bool, source: &TestSource) -> support
             thread::sleep(Duration::from_millis(1));
         }
         if at_destination {
-            destination_control.cancel()
+            destination_control.cancel();
+            // It looks every 100 ms; until then the source waits in its hook.
+            thread::sleep(Duration::from_secs(1));
         } else {
             source_control.cancel()
         }

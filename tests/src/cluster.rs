@@ -23,6 +23,16 @@ pub struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     /// A coordinator with `options` of `serve`, and agents: name, processors, and whether it is on standby.
     pub fn start(bench: &'a Bench, options: &[&str], agents: &[(&str, &str, bool)]) -> Result<Self> {
+        Self::start_with(bench, options, agents, &[])
+    }
+
+    /// The same with more options for every agent.
+    pub fn start_with(
+        bench: &'a Bench,
+        options: &[&str],
+        agents: &[(&str, &str, bool)],
+        agent_options: &[&str],
+    ) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         options.push(format!("--host-timeout-s={}", if is_emulated() { 120 } else { 10 }));
@@ -41,7 +51,7 @@ impl<'a> Cluster<'a> {
                 "2G",
             ]);
             command.args(["--migrate-address", "127.0.0.1", "--vmm"]).arg(binaries::program("vmm")?);
-            command.arg("--state-dir").arg(bench.state().join(name));
+            command.arg("--state-dir").arg(bench.state().join(name)).args(agent_options);
             if *standby {
                 command.arg("--standby");
             }

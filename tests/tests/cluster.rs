@@ -139,7 +139,10 @@ fn a_program_with_uneven_data_shares_its_rows_out_as_the_coordinator_says() -> R
     let arguments = shared_arguments(amount(600_000, 12_000));
     let expected = still(&bench, &arguments)?;
     let period = if is_emulated() { "--period-ms=1000" } else { "--period-ms=300" };
-    let cluster = Cluster::start(&bench, &[period, "--imbalance-threshold=1000000"], &AGENTS)?;
+    // As if the hosts were on several machines: messages over TCP.
+    let network = ["--fabric-address=127.0.0.1"];
+    let options = [period, "--imbalance-threshold=1000000"];
+    let cluster = Cluster::start_with(&bench, &options, &AGENTS, &network)?;
     let mut client = cluster.submit(&write_manifest(&bench, &arguments, ["a", "b"], false)?)?;
     let status = cluster.watch(&mut client, 90)?;
     expect_output(&client, status, &expected, &cluster)?;

@@ -12,6 +12,10 @@ use crate::state::{Application, Phase};
 
 /// Shorter windows are too noisy to judge by, in milliseconds.
 const WINDOW_MS_MIN: u64 = 2_000;
+/// A gain of this part of the step is believed at once; a smaller one has to be found in two windows in a row.
+const GAIN_PART_LARGE: f64 = 0.25;
+/// Every shift for a smaller gain doubles the window, at most so often: what is left is noise more and more likely.
+const DOUBLINGS_MAX: u32 = 4;
 /// After so many windows in which the hosts were to blame and nothing moved, units are shifted all the same.
 const BLAMED_MAX: u32 = 3;
 
@@ -69,6 +73,10 @@ pub(super) struct Sharing {
     since_ms: u64,
     told_ms: BTreeMap<Rank, u64>,
     blamed: u32,
+    /// Windows in a row that asked for a shift.
+    asked: u32,
+    /// Shifts in a row for a small gain.
+    small: u32,
     judgement: Option<Judgement>,
 }
 
@@ -124,7 +132,7 @@ impl Cluster {
             (sharing.marks, sharing.since_ms) = (marks, now_ms);
             return;
         }
-        let window_ms = (REST_EPOCHS * self.settings.period_ms).max(WINDOW_MS_MIN);
+        let window_ms = self.window_ms() << sharing.small.min(DOUBLINGS_MAX);
         if now_ms.saturating_sub(sharing.since_ms) < window_ms {
             return;
         }
@@ -136,14 +144,24 @@ impl Cluster {
         let movable = sharing.blamed < BLAMED_MAX && self.can_move(id);
         let Some(judgement) = shares::judge(total, &works, movable) else { return };
         match judgement.lever {
-            Lever::None => sharing.blamed = 0,
-            Lever::Partitions => sharing.blamed += 1,
+            Lever::None => (sharing.blamed, sharing.asked) = (0, 0),
+            Lever::Partitions => (sharing.blamed, sharing.asked) = (sharing.blamed + 1, 0),
             Lever::Units => {
-                sharing.blamed = 0;
-                self.record_shares(now_ms, id, &judgement, &works);
+                sharing.asked += 1;
+                let large = judgement.gain_part() >= GAIN_PART_LARGE;
+                if large || sharing.asked > 1 {
+                    (sharing.blamed, sharing.asked) = (0, 0);
+                    sharing.small = if large { 0 } else { sharing.small + 1 };
+                    self.record_shares(now_ms, id, &judgement, &works);
+                }
             }
         }
         sharing.judgement = Some(judgement);
+    }
+
+    /// What is judged by, in milliseconds.
+    fn window_ms(&self) -> u64 {
+        (REST_EPOCHS * self.settings.period_ms).max(WINDOW_MS_MIN)
     }
 
     fn can_move(&self, id: &ApplicationId) -> bool {
@@ -196,14 +214,13 @@ impl Cluster {
 
     /// Seconds for which partitions stay where they are because units were shifted, or may have to be before anything moves.
     pub(super) fn units_rest_s(&self, now_ms: u64, id: &ApplicationId, application: &Application) -> f64 {
-        let window_ms = (REST_EPOCHS * self.settings.period_ms).max(WINDOW_MS_MIN);
         let since_ms = match (self.shared(id), self.sharing.get(id)) {
             (Some((_, time_ms)), _) => time_ms,
             // Not judged yet.
             (None, Some(sharing)) if sharing.judgement.is_none() => application.submitted_ms,
             _ => return 0.0,
         };
-        (since_ms + 2 * window_ms).saturating_sub(now_ms) as f64 / 1000.0
+        (since_ms + 2 * self.window_ms()).saturating_sub(now_ms) as f64 / 1000.0
     }
 
     /// What was found about the units of an application, in a line.
