@@ -157,7 +157,9 @@ fn side_of_a_migration() {
 
 fn request(to: &Address) -> migrator::report::Request {
     let request = support::request(to, STREAMS);
-    migrator::report::Request { timeouts: timeouts(Act::RefuseGrant), ..request }
+    // The rows are frames of plain pages.
+    let compression = migrator::codec::Compression::None;
+    migrator::report::Request { timeouts: timeouts(Act::RefuseGrant), compression, ..request }
 }
 
 fn options(timeouts: Timeouts) -> destination::Options {

@@ -54,10 +54,12 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Decides as soon as this round itself has told.
+    /// Decides as soon as a cap or this round itself has told: little that takes long is a busy machine rather than a slow
+    /// link.
     pub fn look(&mut self, elapsed: Duration) {
-        if !self.decided && elapsed >= FIRST_LOOK {
-            let sent = self.shared.sent_bytes() - self.sent_before;
+        let sent = self.shared.sent_bytes() - self.sent_before;
+        let told = sent >= policy::BYTES_TO_MEASURE || self.shared.cap().is_some();
+        if !self.decided && elapsed >= FIRST_LOOK && told {
             self.choose(sent as f64 / elapsed.as_secs_f64());
         }
     }
