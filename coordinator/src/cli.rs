@@ -16,14 +16,14 @@ use clap::{Args, Parser, Subcommand};
 use control::{
     ApplicationId, ApplicationView, ClusterId, EventsAnswer, HostAction, HostName, HostView, MigrateOrder,
     MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream, Submitted,
-    TcpAddress, TrafficView, encode,
+    TcpAddress, TrafficView, encode, one_line,
 };
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::certificates;
-use crate::client::{ClientError, Target, call, chain};
+use crate::client::{ClientError, Target, call};
 use crate::cluster::Settings;
 use crate::lbaf;
 use crate::net::{Entrance, Place, openapi, serve};
@@ -310,7 +310,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(arguments) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("coordinator: {}", chain(&error));
+            eprintln!("coordinator: {}", one_line(&error));
             ExitCode::from(if error.is_wrong_use() { 2 } else { 1 })
         }
     }
@@ -505,7 +505,7 @@ impl Client {
         let look = async || match self.overview(&mut last).await {
             Ok(overview) => overview,
             // It may come back; what was last seen stays on the screen.
-            Err(error) => Overview { trouble: Some(chain(&error)), ..last.clone() },
+            Err(error) => Overview { trouble: Some(one_line(&error)), ..last.clone() },
         };
         top::run(look, Duration::from_secs_f64(period)).await.map_err(CliError::Terminal)
     }

@@ -121,20 +121,6 @@ fn read_token(path: &Path) -> Result<String, ClientError> {
     }
 }
 
-/// An error with its sources in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let part = source.to_string();
-        if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
-        }
-        next = source.source();
-    }
-    text
-}
-
 /// Asks the coordinator: of several addresses the first one that leads.
 pub async fn call<T: DeserializeOwned>(
     target: &Target,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::report::RoundReport;
+use crate::report::{self, RoundReport};
 
 /// Called on entering every phase, on the migrating thread; tests hold or kill the process there.
 pub type PhaseHook<P> = Box<dyn Fn(P) + Send + Sync>;
@@ -20,9 +20,10 @@ pub struct Progress<P> {
 /// No cap was set by [`Control::set_bandwidth`].
 const AS_REQUESTED: u64 = u64::MAX;
 
-/// Cancel flag, bandwidth cap and progress of one migration; `P` is the side's phase type.
+/// Cancel flag, leave to switch over, bandwidth cap and progress of one migration; `P` is the side's phase type.
 pub struct Control<P> {
     cancelled: AtomicBool,
+    may_switch: AtomicBool,
     bandwidth_bytes_per_s: AtomicU64,
     progress: Mutex<Progress<P>>,
     hook: Option<PhaseHook<P>>,
@@ -33,7 +34,8 @@ impl<P: Copy> Control<P> {
     pub fn starting_at(initial: P) -> Self {
         let progress = Mutex::new(Progress { phase: initial, rounds: Vec::new() });
         let bandwidth_bytes_per_s = AtomicU64::new(AS_REQUESTED);
-        Self { cancelled: AtomicBool::new(false), bandwidth_bytes_per_s, progress, hook: None }
+        let (cancelled, may_switch) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { cancelled, may_switch, bandwidth_bytes_per_s, progress, hook: None }
     }
 
     /// Has `hook` called on entering every phase.
@@ -51,6 +53,16 @@ impl<P: Copy> Control<P> {
     /// Whether `cancel` was called.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Lets a migration switch over that was asked to await this. The source's side only.
+    pub fn switch(&self) {
+        self.may_switch.store(true, Ordering::Release);
+    }
+
+    /// Whether `switch` was called.
+    pub fn may_switch(&self) -> bool {
+        self.may_switch.load(Ordering::Acquire)
     }
 
     /// Caps all streams together from now on, in bytes per second; `None` lifts the cap. The source's side only.
@@ -80,7 +92,7 @@ impl<P: Copy> Control<P> {
     }
 
     pub(crate) fn finish_round(&self, round: &RoundReport) {
-        self.lock().rounds.push(*round);
+        report::note_round(&mut self.lock().rounds, *round);
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress<P>> {

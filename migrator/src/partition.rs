@@ -4,6 +4,7 @@
 //! them over plain memory.
 
 use std::error::Error;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,11 @@ pub trait SourceMachine: Sync {
     /// Has the vCPU run only `share` of every few milliseconds from now on; [`Share::FULL`] undoes it at once.
     fn throttle(&self, share: Share) -> Result<(), MachineError> {
         if share == Share::FULL { Ok(()) } else { Err("this machine cannot be slowed down".into()) }
+    }
+    /// Waits until the program sleeps, as it does where it waits for messages, but for `limit` at most; tells whether it does.
+    fn await_sleep(&self, limit: Duration) -> bool {
+        let _ = limit;
+        false
     }
     /// Stops the vCPU and the fabric; when it returns, nothing writes the partition's memory. After an error the
     /// partition still runs.

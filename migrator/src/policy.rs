@@ -22,6 +22,8 @@ pub const GAIN_PART_MIN: f64 = 0.20;
 pub const GAIN_S_MIN: f64 = 0.0005;
 /// Part of the sendable pages that a throttled program may make dirty.
 pub const THROTTLED_PART: f64 = 0.5;
+/// Waiting for a good moment to pause may lengthen the predicted blackout by this part of it.
+pub const PATIENCE_PART: f64 = 0.1;
 /// A forecast ends after so many rounds.
 pub const FORECAST_ROUNDS_MAX: u32 = 10_000;
 /// What saving, sending and restoring the state is assumed to take, besides what is measured.
@@ -40,6 +42,8 @@ pub struct Limits {
     pub timeout: Duration,
     /// What to do then.
     pub on_timeout: OnTimeout,
+    /// Others have to come as far first: no switch-over before the time-out.
+    pub await_switch: bool,
 }
 
 /// What to do when the residual is still too large for the downtime limit at the time-out.
@@ -99,6 +103,8 @@ pub enum GoOn {
     AboveLimit,
     /// The time-out is over, and the program is slowed down to this share.
     Throttled(Share),
+    /// It could switch over and waits for others; rounds keep the residual small.
+    AwaitSwitch,
 }
 
 /// What was decided after a round, for reports.
@@ -111,6 +117,8 @@ pub enum Next {
     AboveLimit,
     /// Another round with the program slowed down.
     Throttled,
+    /// Another round: it could switch over and waits for others.
+    AwaitSwitch,
     /// The switch-over.
     SwitchOver,
     /// The end, without a move.
@@ -123,6 +131,7 @@ impl From<Decision> for Next {
             Decision::Continue(GoOn::Falling) => Self::Falling,
             Decision::Continue(GoOn::AboveLimit) => Self::AboveLimit,
             Decision::Continue(GoOn::Throttled(_)) => Self::Throttled,
+            Decision::Continue(GoOn::AwaitSwitch) => Self::AwaitSwitch,
             Decision::Stop(_) => Self::SwitchOver,
             Decision::Abort => Self::GiveUp,
         }
@@ -153,6 +162,16 @@ impl fmt::Display for StopReason {
 
 /// Decides what follows a round.
 pub fn decide(limits: &Limits, seen: &Observation) -> Decision {
+    match decide_alone(limits, seen) {
+        Decision::Stop(_) if limits.await_switch && seen.elapsed < limits.timeout => {
+            Decision::Continue(GoOn::AwaitSwitch)
+        }
+        decision => decision,
+    }
+}
+
+/// As if there were no others to wait for.
+fn decide_alone(limits: &Limits, seen: &Observation) -> Decision {
     let now = blackout(seen, seen.residual_pages as f64);
     let within_limit = now <= limits.downtime.as_secs_f64();
     if within_limit && seen.residual_pages <= TINY_PAGES {
@@ -191,6 +210,15 @@ pub fn residual_after_next_round(seen: &Observation) -> f64 {
     seen.dirty.after(seen.round_overhead.as_secs_f64() + seconds_to_send(seen, seen.residual_pages as f64))
 }
 
+/// How long the pause may wait for the program to sleep: as long as it is asked to, unless what the program writes meanwhile
+/// would lengthen the blackout by more than [`PATIENCE_PART`].
+pub fn patience(asked: Duration, seen: &Observation) -> Duration {
+    let pages =
+        PATIENCE_PART * blackout(seen, seen.residual_pages as f64) * seen.bytes_per_s / PAGE_SIZE as f64;
+    let affordable = Duration::try_from_secs_f64(pages / seen.dirty.pages_per_s).unwrap_or(Duration::MAX);
+    asked.min(affordable)
+}
+
 /// The share that brings the dirty rate down to [`THROTTLED_PART`] of what can be sent: the more the program exceeds that, the
 /// less it runs. A share is never raised again before the end; it would only delay it.
 pub fn throttle(seen: &Observation) -> Share {
@@ -199,11 +227,12 @@ pub fn throttle(seen: &Observation) -> Share {
     Share::of(seen.share.part() * factor).min(seen.share)
 }
 
-/// The time from the beginning to the end of the blackout, if the program goes on like this and the rules decide as they do.
+/// The time from the beginning to the end of the blackout, if the program goes on like this and the rules decide as they do;
+/// without the time it waits for others.
 pub fn forecast(limits: &Limits, seen: &Observation) -> Duration {
     let mut at = *seen;
     for _ in 0..FORECAST_ROUNDS_MAX {
-        match decide(limits, &at) {
+        match decide_alone(limits, &at) {
             Decision::Continue(go_on) => {
                 let pages = at.residual_pages as f64;
                 let seconds = at.round_overhead.as_secs_f64() + seconds_to_send(&at, pages);
@@ -269,6 +298,7 @@ mod tests {
         downtime: Duration::from_millis(300),
         timeout: Duration::from_secs(60),
         on_timeout: OnTimeout::Abort,
+        await_switch: false,
     };
 
     fn seen(residual_pages: u64, dirty_pages_per_s: f64) -> Observation {
@@ -288,6 +318,28 @@ mod tests {
     fn goes_on_below_the_limit_while_the_blackout_still_falls() {
         // 10,000 pages are 41 ms: far below 300 ms, and a round would bring it to almost nothing.
         assert_eq!(decide(&LIMITS, &seen(10_000, 1000.0)), Decision::Continue(GoOn::Falling));
+    }
+
+    #[test]
+    fn who_waits_for_others_does_not_switch_over_before_the_timeout() {
+        let waits = Limits { await_switch: true, ..LIMITS };
+        assert_eq!(decide(&waits, &seen(10_000, 1000.0)), Decision::Continue(GoOn::Falling));
+        assert_eq!(decide(&waits, &seen(5, 1000.0)), Decision::Continue(GoOn::AwaitSwitch));
+        let late = Observation { elapsed: LIMITS.timeout, ..seen(5, 1000.0) };
+        assert_eq!(decide(&waits, &late), Decision::Stop(StopReason::Tiny));
+        assert_eq!(forecast(&waits, &seen(5, 1000.0)), forecast(&LIMITS, &seen(5, 1000.0)));
+    }
+
+    #[test]
+    fn the_pause_waits_for_a_good_moment_only_while_that_is_cheap() {
+        let asked = Duration::from_millis(10);
+        // A tenth of 2 ms at 1 GB/s is 49 pages.
+        assert_eq!(patience(asked, &seen(0, 0.0)), asked);
+        assert_eq!(patience(asked, &seen(0, 1000.0)), asked);
+        let short = patience(asked, &seen(0, 100_000.0)).as_secs_f64();
+        assert!((short - 0.000_488).abs() < 0.000_001, "{short}");
+        assert_eq!(patience(Duration::ZERO, &seen(0, 0.0)), Duration::ZERO);
+        assert!(patience(asked, &seen(0, f64::INFINITY)).is_zero());
     }
 
     #[test]
@@ -368,12 +420,17 @@ mod tests {
                 elapsed: Duration::from_millis(random(120_000)),
             };
             let on_timeout = [OnTimeout::Abort, OnTimeout::Force, OnTimeout::Throttle][random(3) as usize];
-            let limits = Limits { on_timeout, ..LIMITS };
+            let await_switch = random(2) == 1;
+            let limits = Limits { on_timeout, await_switch, ..LIMITS };
+            assert!(patience(Duration::from_secs(1), &observation) <= Duration::from_secs(1));
             assert!(forecast(&limits, &observation) >= observation.elapsed);
             let above = predicted_blackout(&observation) > limits.downtime + Duration::from_nanos(2);
             match decide(&limits, &observation) {
                 Decision::Stop(StopReason::Forced) => assert_eq!(on_timeout, OnTimeout::Force),
-                Decision::Stop(_) => assert!(!above, "{observation:?}"),
+                Decision::Stop(_) => {
+                    assert!(!above, "{observation:?}");
+                    assert!(!await_switch || observation.elapsed >= limits.timeout);
+                }
                 Decision::Abort => {
                     assert!(on_timeout != OnTimeout::Force && observation.elapsed >= limits.timeout);
                 }
@@ -383,6 +440,9 @@ mod tests {
                 }
                 Decision::Continue(GoOn::AboveLimit) => assert!(observation.elapsed < limits.timeout),
                 Decision::Continue(GoOn::Falling) => assert!(observation.elapsed < limits.timeout),
+                Decision::Continue(GoOn::AwaitSwitch) => {
+                    assert!(await_switch && !above && observation.elapsed < limits.timeout);
+                }
             }
         }
     }

@@ -35,6 +35,12 @@ pub struct MigrateRequest {
     /// What to do when it does not converge in time.
     #[serde(default)]
     pub on_timeout: OnTimeout,
+    /// Do not switch over before `POST /v1/migrate/switch` or the time-out: others have to come as far first.
+    #[serde(default)]
+    pub await_switch: bool,
+    /// How long the pause may wait for the program to sleep, where it waits for messages.
+    #[serde(default = "default_patience_ms")]
+    pub patience_ms: u64,
     /// Whether pages are packed on the wire.
     #[serde(default)]
     pub compression: Compression,
@@ -56,6 +62,10 @@ fn default_downtime_limit_ms() -> u64 {
 
 fn default_timeout_s() -> u64 {
     60
+}
+
+fn default_patience_ms() -> u64 {
+    10
 }
 
 /// Why a request cannot be carried out.
@@ -80,7 +90,19 @@ pub enum RequestError {
     /// A time-out of zero or beyond a week.
     #[error("timeout_s is {0}: use 1 to {TIMEOUT_S_MAX}")]
     Timeout(u64),
+    /// The switch-over would wait too long.
+    #[error("patience_ms is {0}: use 0 to {PATIENCE_MS_MAX}")]
+    Patience(u64),
+    /// The switch-over would wait for others too long.
+    #[error("timeout_s is {0}: with await_switch use {AWAIT_SWITCH_S_MAX} at most")]
+    AwaitSwitch(u64),
 }
+
+/// Longest `timeout_s` with `await_switch`.
+pub const AWAIT_SWITCH_S_MAX: u64 = 600;
+
+/// Longest `patience_ms`.
+pub const PATIENCE_MS_MAX: u64 = 1000;
 
 /// Longest `timeout_s`: a week.
 pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
@@ -96,6 +118,8 @@ impl MigrateRequest {
             downtime_limit_ms: default_downtime_limit_ms(),
             timeout_s: default_timeout_s(),
             on_timeout: OnTimeout::Abort,
+            await_switch: false,
+            patience_ms: default_patience_ms(),
             compression: Compression::default(),
             insecure: false,
             tls: None,
@@ -120,6 +144,12 @@ impl MigrateRequest {
         if !(1..=TIMEOUT_S_MAX).contains(&self.timeout_s) {
             return Err(RequestError::Timeout(self.timeout_s));
         }
+        if self.await_switch && self.timeout_s > AWAIT_SWITCH_S_MAX {
+            return Err(RequestError::AwaitSwitch(self.timeout_s));
+        }
+        if self.patience_ms > PATIENCE_MS_MAX {
+            return Err(RequestError::Patience(self.patience_ms));
+        }
         Ok(Request {
             to: self.to.clone(),
             security: Security { insecure: self.insecure, identity: None },
@@ -130,6 +160,8 @@ impl MigrateRequest {
             downtime_limit: Duration::from_millis(self.downtime_limit_ms),
             timeout: Duration::from_secs(self.timeout_s),
             on_timeout: self.on_timeout,
+            await_switch: self.await_switch,
+            patience: Duration::from_millis(self.patience_ms),
             timeouts: Timeouts::default(),
         })
     }
@@ -156,6 +188,10 @@ pub struct Request {
     pub timeout: Duration,
     /// What to do at the time-out.
     pub on_timeout: OnTimeout,
+    /// Do not switch over before [`Control::switch`](crate::control::Control::switch) or the time-out.
+    pub await_switch: bool,
+    /// How long the pause may wait for the program to sleep.
+    pub patience: Duration,
     /// How long to wait for the other side, step by step.
     pub timeouts: Timeouts,
 }
@@ -188,6 +224,16 @@ pub struct RoundReport {
     /// The blackout if the switch-over had come then, milliseconds.
     #[serde(default)]
     pub predicted_blackout_ms: Option<f64>,
+}
+
+/// Adds a round. Of those after which the partition only waited for others the first and the last tell enough.
+pub(crate) fn note_round(rounds: &mut Vec<RoundReport>, round: RoundReport) {
+    if let [.., before, last] = &rounds[..]
+        && [before.next, last.next] == [Some(Next::AwaitSwitch); 2]
+    {
+        rounds.pop();
+    }
+    rounds.push(round);
 }
 
 /// What was predicted, and what came of it.
@@ -259,6 +305,12 @@ pub struct MigrateReport {
     pub stop_reason: Option<StopReason>,
     /// Every round; the last one is the blackout's.
     pub rounds: Vec<RoundReport>,
+    /// How long the pause waited for the program to sleep, milliseconds; not part of the blackout.
+    #[serde(default)]
+    pub patience_ms: f64,
+    /// The program slept when it was paused: what it waited for, as a rule messages, hides that much of the blackout.
+    #[serde(default)]
+    pub asleep: bool,
     /// Where the blackout went.
     #[serde(default)]
     pub breakdown: Breakdown,

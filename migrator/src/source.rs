@@ -19,8 +19,8 @@ use crate::control;
 use crate::dirty::DirtyModel;
 use crate::ownership::{Source as Ownership, SourceEvent};
 use crate::partition::{Description, MachineError, PAGE_SIZE, Share, SourceMachine};
-use crate::policy::{self, Decision, GoOn, OnTimeout, StopReason};
-use crate::report::{MigrateReport, Prediction, Request, RoundReport, one_line};
+use crate::policy::{self, Decision, GoOn, Next, OnTimeout, StopReason};
+use crate::report::{self, MigrateReport, Prediction, Request, RoundReport, one_line};
 use crate::transport::{self, Connection, TransportError};
 use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, VERSION_MINOR, WireError};
 
@@ -32,6 +32,10 @@ use stream::{PageStream, Round, Shared};
 
 /// How long the destination has to say why it closed the streams.
 const EXPLANATION: Duration = Duration::from_secs(2);
+/// How long pages become dirty before they are sent while the switch-over waits for others.
+const AWAIT_SWITCH_ROUND: Duration = Duration::from_millis(100);
+/// Time between two looks at whether the wait is over: short beside a blackout.
+const AWAIT_SWITCH_LOOK: Duration = Duration::from_micros(200);
 
 /// Where the source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +46,8 @@ pub enum Phase {
     Prepare,
     /// Round of this number, from 0, with the partition running.
     Round(u32),
+    /// It could switch over and waits for others.
+    AwaitSwitch,
     /// The partition is paused; the last pages and the state follow.
     Blackout,
     /// The state was sent.
@@ -61,6 +67,14 @@ impl Control {
     /// A handle for one migration.
     pub fn new() -> Self {
         Self::starting_at(Phase::Connect)
+    }
+}
+
+impl Control {
+    /// Whether everything but the switch-over is done, which waits for [`switch`](Self::switch).
+    pub fn awaits_switch(&self) -> bool {
+        !self.may_switch()
+            && self.progress().rounds.last().is_some_and(|round| round.next == Some(Next::AwaitSwitch))
     }
 }
 
@@ -219,6 +233,7 @@ pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control
         ownership: Ownership::Runs,
         brake: Brake::default(),
         prediction: Prediction::default(),
+        patience: Duration::ZERO,
         paused_at: None,
         was_paused: false,
         report: MigrateReport { epoch: request.epoch, ..MigrateReport::default() },
@@ -256,6 +271,8 @@ struct Attempt<'a> {
     ownership: Ownership,
     brake: Brake,
     prediction: Prediction,
+    /// How long the pause may wait for the program to sleep.
+    patience: Duration,
     paused_at: Option<Instant>,
     was_paused: bool,
     report: MigrateReport,
@@ -280,7 +297,8 @@ impl Attempt<'_> {
             let result = thread::scope(|scope| {
                 let mut pool = Pool::start(scope, streams);
                 let result = self.rounds(&mut pool, &shared, &description, &mut work);
-                let result = result.and_then(|()| self.blackout(&mut pool, &shared, &description));
+                let result =
+                    result.and_then(|()| self.blackout(&mut pool, &shared, &description, work.number + 1));
                 shared.stop.store(true, Ordering::Release);
                 // The partition goes on at once; the other threads end within a tick.
                 result.map_err(|error| self.lose(&shared, error))
@@ -444,11 +462,16 @@ impl Attempt<'_> {
                     policy::forecast(&self.limits(), &observation).as_secs_f64();
             }
             self.prediction.predicted_blackout_ms = predicted_blackout_ms;
+            self.patience = policy::patience(self.request.patience, &observation);
             match decision {
                 Decision::Continue(GoOn::Throttled(share)) => {
                     self.brake.set(self.machine, share).map_err(machine_failed("slow it down"))?;
                 }
-                Decision::Continue(_) => {}
+                Decision::Continue(GoOn::AwaitSwitch) => {
+                    self.await_switch()?;
+                    work.bitmaps = self.harvest(description)?;
+                }
+                Decision::Continue(GoOn::Falling | GoOn::AboveLimit) => {}
                 Decision::Stop(reason) => {
                     self.report.stop_reason = Some(reason);
                     return Ok(());
@@ -468,7 +491,21 @@ impl Attempt<'_> {
 
     fn limits(&self) -> policy::Limits {
         let Request { downtime_limit, timeout, on_timeout, .. } = *self.request;
-        policy::Limits { downtime: downtime_limit, timeout, on_timeout }
+        let await_switch = self.request.await_switch && !self.control.may_switch();
+        policy::Limits { downtime: downtime_limit, timeout, on_timeout, await_switch }
+    }
+
+    /// Waits until the switch-over is allowed, but only so long that little becomes dirty.
+    fn await_switch(&mut self) -> Result<(), SourceError> {
+        self.control.enter(Phase::AwaitSwitch);
+        let start = clock::now();
+        while !self.control.may_switch() && start.elapsed() < AWAIT_SWITCH_ROUND {
+            if self.control.is_cancelled() {
+                return Err(SourceError::Cancelled);
+            }
+            clock::sleep(AWAIT_SWITCH_LOOK);
+        }
+        Ok(())
     }
 
     fn observe(
@@ -496,7 +533,7 @@ impl Attempt<'_> {
 
     fn finish_round(&mut self, round: RoundReport) {
         self.report.bytes += round.bytes;
-        self.report.rounds.push(round);
+        report::note_round(&mut self.report.rounds, round);
         self.control.finish_round(&round);
     }
 
@@ -524,7 +561,10 @@ impl Attempt<'_> {
             if self.control.is_cancelled() {
                 return Err(SourceError::Cancelled);
             }
+            let waited = self.report.rounds.last().is_some_and(|last| last.next == Some(Next::AwaitSwitch));
             let limit = match self.request.on_timeout {
+                // It only waited for others: this round is a small one.
+                _ if waited => None,
                 OnTimeout::Abort => Some(self.request.timeout),
                 OnTimeout::Throttle => Some(2 * self.request.timeout),
                 OnTimeout::Force => None,
@@ -547,9 +587,13 @@ impl Attempt<'_> {
         pool: &mut Pool,
         shared: &Shared,
         description: &Description,
+        number: u32,
     ) -> Result<(), SourceError> {
         // A partition that sleeps under the brake cannot be paused at once; what it writes meanwhile is found by the harvest.
         self.brake.release(self.machine).map_err(machine_failed("let it run"))?;
+        let patience_start = clock::now();
+        self.report.asleep = self.machine.await_sleep(self.patience);
+        self.report.patience_ms = since_ms(patience_start);
         let pause_start = clock::now();
         self.machine.pause().map_err(machine_failed("pause"))?;
         (self.paused_at, self.was_paused) = (Some(pause_start), true);
@@ -562,7 +606,6 @@ impl Attempt<'_> {
         let bitmaps = self.harvest(description)?;
         self.report.breakdown.harvest_ms = since_ms(harvest_start);
         let pages_start = clock::now();
-        let number = self.report.rounds.len() as u32;
         pool.begin(Round::new(number, true, bitmaps, self.request.streams));
         let state = self.machine.save().map_err(machine_failed("save its state"))?;
         self.report.breakdown.save_ms = since_ms(pages_start);

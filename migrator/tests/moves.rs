@@ -2,14 +2,14 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
 use migrator::codec::Compression;
 use migrator::destination::{self, DestinationError};
-use migrator::policy::{OnTimeout, StopReason};
+use migrator::policy::{Next, OnTimeout, StopReason};
 use migrator::source::{self, Phase, SourceError};
 use support::proxy::{Harm, Step, Tamper};
 use support::{Setup, TestDestination, TestSource, assert_goes_on_and_migrates_again, assert_moved};
@@ -277,6 +277,82 @@ fn packed_pages_arrive_byte_for_byte_and_auto_packs_what_a_slow_link_carries() {
 
 /// For a `change`, which captures nothing.
 static COMPRESSION: std::sync::Mutex<Compression> = std::sync::Mutex::new(Compression::Auto);
+
+#[test]
+fn the_pause_waits_for_the_program_to_sleep_as_long_as_it_may() {
+    for (sleeps_after_ms, asleep) in [(Some(3), true), (Some(0), true), (Some(500), false), (None, false)] {
+        let source = TestSource::new();
+        *source.sleeps_after.lock().unwrap() = sleeps_after_ms.map(Duration::from_millis);
+        let change: fn(&mut migrator::report::Request) =
+            |request| request.patience = Duration::from_millis(20);
+        let attempt = Setup { change, ..Setup::new(1) }.run(&source);
+        assert_moved(&attempt, &source);
+        let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
+        assert_eq!(report.asleep, asleep, "{sleeps_after_ms:?}");
+        let waited_ms = sleeps_after_ms.filter(|_| asleep).unwrap_or(20);
+        assert!(report.patience_ms >= waited_ms as f64, "{sleeps_after_ms:?}: {}", report.patience_ms);
+    }
+}
+
+#[test]
+fn several_moves_wait_for_each_other_and_switch_over_together() {
+    let change: fn(&mut migrator::report::Request) = |request| request.await_switch = true;
+    let sources = [TestSource::new(), TestSource::new(), TestSource::new()];
+    let (all_wait, may_switch) = (Barrier::new(4), Barrier::new(4));
+    thread::scope(|scope| {
+        let beside = |control: &source::Control, _: &destination::Control| {
+            while !control.awaits_switch() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            all_wait.wait();
+            may_switch.wait();
+            control.switch();
+        };
+        let setup = || Setup { change, ..Setup::new(2) };
+        let moving: Vec<_> =
+            sources.iter().map(|source| scope.spawn(move || setup().run_with(source, beside))).collect();
+        all_wait.wait();
+        // What is written while they wait arrives as well.
+        for (number, source) in sources.iter().enumerate() {
+            (0..40 * 512).for_each(|word| _ = source.write(0, word, (word * (number + 2)) as u64));
+        }
+        thread::sleep(Duration::from_millis(300));
+        assert!(sources.iter().all(TestSource::is_running), "nobody goes before the others");
+        may_switch.wait();
+        for (moving, source) in moving.into_iter().zip(&sources) {
+            let attempt = moving.join().unwrap();
+            assert_moved(&attempt, source);
+            let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
+            let waits = report.rounds.iter().filter(|round| round.next == Some(Next::AwaitSwitch)).count();
+            assert!((1..=2).contains(&waits), "{:?}", report.rounds);
+        }
+    });
+}
+
+#[test]
+fn who_waits_for_others_can_be_cancelled_and_goes_alone_after_the_timeout() {
+    let change: fn(&mut migrator::report::Request) = |request| {
+        request.await_switch = true;
+        request.timeout = Duration::from_secs(2);
+    };
+    let source = TestSource::new();
+    let attempt = Setup { change, ..Setup::new(1) }.run_with(&source, |control, _| {
+        while control.progress().phase != Phase::AwaitSwitch {
+            thread::sleep(Duration::from_millis(1));
+        }
+        control.cancel();
+    });
+    assert!(
+        matches!(attempt.source, source::Outcome::Failed { error: source::SourceError::Cancelled, .. }),
+        "{:?}",
+        attempt.source
+    );
+    assert_goes_on_and_migrates_again(&source);
+    let source = TestSource::new();
+    let start = std::time::Instant::now();
+    assert_moved(&Setup { change, ..Setup::new(1) }.run(&source), &source);
+    assert!(start.elapsed() >= Duration::from_secs(2));
+}
 
 #[test]
 fn a_cap_that_is_lifted_during_the_move_holds_no_longer() {

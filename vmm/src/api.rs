@@ -149,6 +149,7 @@ fn router(host: Arc<Host>) -> Router {
         .route("/v1/stop", post(stop))
         .route("/v1/migrate", post(migrate))
         .route("/v1/migrate/cancel", post(cancel))
+        .route("/v1/migrate/switch", post(switch))
         .route("/v1/migrate/bandwidth", post(bandwidth))
         .route("/v1/peers/{rank}", put(learn))
         .route("/v1/units", put(give_share))
@@ -223,6 +224,11 @@ async fn migrate(Extract(host): Extract<Arc<Host>>, body: axum::body::Bytes) -> 
 
 async fn cancel(Extract(host): Extract<Arc<Host>>) -> Answer {
     host.cancel()?;
+    Ok(Json(json!({})))
+}
+
+async fn switch(Extract(host): Extract<Arc<Host>>) -> Answer {
+    host.switch()?;
     Ok(Json(json!({})))
 }
 

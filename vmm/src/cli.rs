@@ -160,6 +160,8 @@ pub enum Action {
     Migrate(MigrateArgs),
     /// Give a running migration up
     Cancel,
+    /// Let a migration with --await-switch switch over
+    Switch,
     /// Change the cap of a running migration
     Bandwidth {
         /// Bytes per second over all streams (K, M, G), or none
@@ -197,6 +199,12 @@ pub struct MigrateArgs {
     /// What to do when it does not converge
     #[arg(long, default_value = "abort")]
     pub on_timeout: TimeoutAction,
+    /// Do not switch over before `vmm ctl SOCKET switch` or the time-out: several partitions can then do it together
+    #[arg(long)]
+    pub await_switch: bool,
+    /// Wait this long at most for the program to sleep, where it waits for messages, before it is paused
+    #[arg(long, default_value_t = 10, value_name = "M")]
+    pub patience_ms: u64,
     /// Pack pages on the wire: when a sample says that it pays, never, or always with one codec
     #[arg(long, value_enum, default_value = "auto")]
     pub compression: Compression,

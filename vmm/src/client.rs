@@ -21,6 +21,7 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
         Action::Stop => ("POST", "/v1/stop", Value::Null),
         Action::Migrate(migrate) => ("POST", "/v1/migrate", migration(migrate)),
         Action::Cancel => ("POST", "/v1/migrate/cancel", Value::Null),
+        Action::Switch => ("POST", "/v1/migrate/switch", Value::Null),
         Action::Bandwidth { cap } => {
             ("POST", "/v1/migrate/bandwidth", json!({ "bandwidth_bytes_per_s": cap.0 }))
         }
@@ -67,6 +68,8 @@ fn migration(arguments: &MigrateArgs) -> Value {
         "downtime_limit_ms": arguments.downtime_limit_ms,
         "timeout_s": arguments.timeout_s,
         "on_timeout": on_timeout,
+        "await_switch": arguments.await_switch,
+        "patience_ms": arguments.patience_ms,
         "compression": compression,
         "insecure": arguments.insecure,
     })

@@ -45,6 +45,7 @@ pub struct Status {
     pub epoch: u64,
     pub state: State,
     pub detail: Option<String>,
+    pub awaits_switch: bool,
     pub pid: u32,
     pub listen: Option<String>,
     pub fabric: Option<String>,
@@ -165,6 +166,7 @@ impl Host {
             epoch: name.as_ref().map_or(0, |n| n.epoch),
             state: inner.state,
             detail: inner.detail.clone(),
+            awaits_switch: inner.migration.as_ref().is_some_and(|control| control.awaits_switch()),
             pid: std::process::id(),
             listen: inner.listen.clone(),
             fabric: self.fabric.clone(),
@@ -214,6 +216,15 @@ impl Host {
     pub fn cancel(&self) -> Result<(), Refusal> {
         match &self.lock().migration {
             Some(control) => control.cancel(),
+            None => return Err(Refusal::new(409, "no migration is under way")),
+        }
+        Ok(())
+    }
+
+    /// Lets the migration that is under way switch over, if it was asked to await that.
+    pub fn switch(&self) -> Result<(), Refusal> {
+        match &self.lock().migration {
+            Some(control) => control.switch(),
             None => return Err(Refusal::new(409, "no migration is under way")),
         }
         Ok(())

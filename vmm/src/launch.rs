@@ -32,7 +32,7 @@ struct Rank {
 pub fn launch(arguments: &RunArgs) -> Outcome {
     // Whatever is wrong with the program is said once, not N times.
     open_executable(&arguments.elf)?;
-    vmm::kvm::supported_cpuid().map_err(|e| Failure::usage(migrator::report::one_line(&e)))?;
+    vmm::kvm::check().map_err(|e| Failure::usage(migrator::report::one_line(&e)))?;
     let state_dir = StateDir::new(arguments.state_dir.as_ref())?;
     let peers_path = state_dir.path.join("peers.json");
     let peers: BTreeMap<u32, Value> = (0..arguments.np)

@@ -1,6 +1,7 @@
 //! A partition that leaves: the migrator's source verbs in terms of [`Partition`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use migrator::partition::{Description, MachineError, PAGE_SIZE, Region, Share, SourceMachine};
 use vmm::partition::Partition;
@@ -59,6 +60,10 @@ impl SourceMachine for Source {
 
     fn throttle(&self, share: Share) -> Result<(), MachineError> {
         Ok(self.partition.throttle(share.part())?)
+    }
+
+    fn await_sleep(&self, limit: Duration) -> bool {
+        self.partition.await_sleep(limit)
     }
 
     fn pause(&self) -> Result<(), MachineError> {

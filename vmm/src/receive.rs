@@ -18,7 +18,7 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
         bind_to(cpus)?;
     }
     // Fail now rather than when a partition arrives.
-    vmm::kvm::supported_cpuid().map_err(|e| Failure::usage(one_line(&e)))?;
+    vmm::kvm::check().map_err(|e| Failure::usage(one_line(&e)))?;
     let fabric = match &arguments.fabric {
         Some(address) => address.clone(),
         None => Address::Unix(arguments.api_socket.with_extension("fabric")),

@@ -121,7 +121,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
     let name = Name { application: arguments.application.clone(), rank, epoch: arguments.epoch };
     let listen = arguments.fabric.clone().unwrap_or_else(|| Address::Unix(fabric_path.clone()));
     // What is wrong with KVM is said before anything is made.
-    vmm::kvm::supported_cpuid().map_err(|e| Failure::usage(one_line(&e)))?;
+    vmm::kvm::check().map_err(|e| Failure::usage(one_line(&e)))?;
     let (socket, credentials) = bind_fabric(&listen, &arguments.tls, arguments.insecure)?;
     let listen = socket.address().map_err(|e| Failure::failed(format!("--fabric {listen}: {e}")))?;
     let (host, ended) = Host::new(Some(listen.to_string()), arguments.tls.clone());

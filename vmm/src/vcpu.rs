@@ -196,6 +196,11 @@ impl Sleeper {
         let _ = self.event.write(1);
     }
 
+    /// Whether the vCPU sleeps, or is about to.
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
+    }
+
     /// A descriptor by which another process can end a sleep.
     pub fn event(&self) -> std::io::Result<EventFd> {
         self.event.try_clone()

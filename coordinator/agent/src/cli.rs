@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use control::{HostFacts, HostName, TcpAddress, is_loopback, parse_cpus, parse_size};
+use control::{HostFacts, HostName, TcpAddress, is_loopback, one_line, parse_cpus, parse_size};
 use nix::fcntl::{Flock, FlockArg};
 use partita_tls::{IdentityError, Options, Role, Wanted};
 use rustls::ClientConfig;
@@ -20,7 +20,6 @@ use crate::epochs::{EpochError, Epochs};
 use crate::host::{Config, Host};
 use crate::link::Link;
 use crate::metrics;
-use crate::vmm_api::chain;
 
 /// Starts, watches and moves the partitions of this host for a coordinator.
 #[derive(Debug, Parser)]
@@ -114,7 +113,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("agent: {}", chain(&error));
+            eprintln!("agent: {}", one_line(&error));
             let wrong_use = matches!(
                 error,
                 AgentError::Cpus(_)

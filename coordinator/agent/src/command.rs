@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::{
-    Action, Command, CommandResult, Outcome, PartitionState, Peer, Rank, Start, partition_directory,
+    Action, Command, CommandResult, Outcome, PartitionState, Peer, Rank, Start, one_line, partition_directory,
 };
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -17,7 +17,7 @@ use crate::child;
 use crate::epochs::EpochError;
 use crate::host::Host;
 use crate::partition::{Key, Partition, supervise};
-use crate::vmm_api::{self, Migrated, VmmError, chain};
+use crate::vmm_api::{self, Migrated, VmmError};
 
 /// A process that does not answer after this long never will.
 const START: Duration = Duration::from_secs(20);
@@ -71,7 +71,7 @@ pub(crate) fn accept(host: &Arc<Host>, command: Command) {
         let outcome = match carry_out(&host, &command).await {
             Ok(outcome) => outcome,
             Err(CommandError::Epoch(EpochError::Stale { highest, .. })) => Outcome::StaleEpoch { highest },
-            Err(error) => Outcome::Failed { reason: chain(&error) },
+            Err(error) => Outcome::Failed { reason: one_line(&error) },
         };
         if matches!(command.action, Action::Migrate { .. })
             && let Some(partition) = host.partition(&key(&command))

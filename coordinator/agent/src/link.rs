@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use control::{
     Answer, ClusterId, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode,
+    one_line,
 };
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
@@ -15,7 +16,6 @@ use crate::command;
 use crate::epochs::EpochError;
 use crate::host::Host;
 use crate::http::{HttpError, Target, request};
-use crate::vmm_api::chain;
 
 /// A report at least this often.
 const REPORT_PERIOD: Duration = Duration::from_millis(500);
@@ -94,7 +94,7 @@ impl Link {
                         eprintln!(
                             "agent: coordinator {}: {}; trying again",
                             self.address(turn),
-                            chain(&error)
+                            one_line(&error)
                         );
                     }
                     self.turn_away_from(turn);

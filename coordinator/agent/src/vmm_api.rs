@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use control::{Counters, MoveReport, PartitionState, Peer, PeerTraffic, Rank};
+use control::{Counters, MoveReport, PartitionState, Peer, PeerTraffic, Rank, one_line};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -248,7 +248,7 @@ pub(crate) async fn migrate(socket: &Path, to: &str, epoch: u64, insecure: bool)
         serde_json::json!({"to": to, "epoch": epoch, "insecure": insecure}).to_string().into_bytes();
     let (status, body) = match call(socket, Method::POST, "/v1/migrate", request, MIGRATE).await {
         Ok(answer) => answer,
-        Err(error) => return Migrated::InDoubt(chain(&error)),
+        Err(error) => return Migrated::InDoubt(one_line(&error)),
     };
     match status {
         StatusCode::OK => {
@@ -271,18 +271,4 @@ fn move_report(from: VmmMoveReport) -> MoveReport {
         rounds: u32::try_from(from.rounds.len()).unwrap_or(u32::MAX),
         stop_reason: from.stop_reason.chars().take(200).collect(),
     }
-}
-
-/// An error with its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let part = source.to_string();
-        if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
-        }
-        next = source.source();
-    }
-    text
 }

@@ -46,7 +46,7 @@ pub use selector::{HostSelector, RankSet, Selector, SelectorError};
 pub use specification::{
     Communication, Component, FileMapping, Group, Specification, SpecificationError, Strategy,
 };
-pub use text::{TcpAddress, TextError, is_loopback, parse_cpus, parse_size};
+pub use text::{TcpAddress, TextError, is_loopback, one_line, parse_cpus, parse_size};
 
 /// Version of the messages; both ends must have the same.
 pub const PROTOCOL: u32 = 1;

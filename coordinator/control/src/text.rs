@@ -23,6 +23,20 @@ pub enum TextError {
     Protocol(String),
 }
 
+/// An error with its sources in one line. A source that ends what was said already is not said again.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = source.source();
+    }
+    text
+}
+
 /// Reads a size in bytes: `1048576`, `64K`, `256M`, `2G`.
 pub fn parse_size(text: &str) -> Result<u64, TextError> {
     let error = || TextError::Size(text.to_owned());

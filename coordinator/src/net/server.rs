@@ -56,7 +56,7 @@ impl Server {
         let outbox = core.cluster.take_outbox();
         let news = !outbox.entries.is_empty() || !outbox.commands.is_empty();
         if let Err(error) = core.journal.append(&outbox.entries) {
-            eprintln!("coordinator: {}", crate::client::chain(&error));
+            eprintln!("coordinator: {}", control::one_line(&error));
             core.journal.give_up();
         }
         core.cluster.release(outbox.commands);

@@ -77,6 +77,8 @@ pub struct TestSource {
     pub resumes: AtomicUsize,
     /// The part of the time that the program runs.
     pub share: Mutex<Share>,
+    /// When the program goes to sleep, after somebody began to wait for that; `None`: never.
+    pub sleeps_after: Mutex<Option<Duration>>,
 }
 
 impl TestSource {
@@ -103,6 +105,7 @@ impl TestSource {
             fail: Mutex::new(None),
             resumes: AtomicUsize::new(0),
             share: Mutex::new(Share::FULL),
+            sleeps_after: Mutex::new(None),
         }
     }
 
@@ -222,6 +225,13 @@ impl SourceMachine for TestSource {
             panic!("the machine's code panics");
         }
         Ok(())
+    }
+
+    fn await_sleep(&self, limit: Duration) -> bool {
+        assert!(self.is_running());
+        let after = self.sleeps_after.lock().unwrap().filter(|after| *after <= limit);
+        thread::sleep(after.unwrap_or(limit));
+        after.is_some()
     }
 
     fn throttle(&self, share: Share) -> Result<(), MachineError> {

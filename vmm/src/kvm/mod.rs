@@ -10,9 +10,8 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_INITIALLY_SET,
-    KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1,
-    kvm_enable_cap, kvm_userspace_memory_region,
+    KVM_API_VERSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_INITIALLY_SET, KVM_MEM_LOG_DIRTY_PAGES,
+    kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_enable_cap, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use thiserror::Error;
@@ -111,9 +110,9 @@ fn open() -> Result<Kvm, KvmError> {
     Ok(kvm)
 }
 
-/// The processor features KVM offers to guests on this host.
-pub fn supported_cpuid() -> Result<CpuId, KvmError> {
-    open()?.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))
+/// Whether machines can be made here; an error says what is wrong.
+pub fn check() -> Result<(), KvmError> {
+    open().map(drop)
 }
 
 impl Machine {
