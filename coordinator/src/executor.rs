@@ -49,6 +49,10 @@ impl SideFacts<'_> {
         self.heard && (self.end.is_some() || self.process.is_none_or(|process| process.end.is_some()))
     }
 
+    fn awaits_switch(&self) -> bool {
+        self.process.is_some_and(|process| process.awaits_switch)
+    }
+
     fn is(&self, state: PartitionState) -> bool {
         self.process.is_some_and(|process| process.state == state)
     }
@@ -65,6 +69,10 @@ pub struct Facts<'a> {
     pub source: SideFacts<'a>,
     /// The destination.
     pub destination: SideFacts<'a>,
+    /// Other partitions of its application move as well, and all switch over at the same time.
+    pub together: bool,
+    /// All of them have come as far.
+    pub may_switch: bool,
 }
 
 /// What is to be done after a step.
@@ -72,6 +80,8 @@ pub struct Facts<'a> {
 pub enum Effect {
     /// Send a command about this side's epoch.
     Command(Side, Action),
+    /// Send `Switch` to the source, whose outcome says nothing.
+    Switch,
     /// Note that nobody knows which side has it.
     InDoubt(String),
     /// The destination has it.
@@ -114,18 +124,20 @@ pub struct Flight {
     since_ms: u64,
     /// The command whose outcome is awaited, set by whoever sends it.
     pub awaited: Option<(u64, Side)>,
+    /// It was allowed to switch over.
+    switched: bool,
 }
 
 impl Flight {
     /// Begins a move whose grant is in the journal.
     pub fn begin(now_ms: u64, report: Option<std::path::PathBuf>) -> (Self, Vec<Effect>) {
-        let flight = Self { step: Step::Preparing, since_ms: now_ms, awaited: None };
+        let flight = Self { step: Step::Preparing, since_ms: now_ms, awaited: None, switched: false };
         (flight, vec![Effect::Command(Side::Destination, Action::PrepareReceive { report })])
     }
 
     /// Takes up a move that an earlier run of the coordinator began.
     pub fn recover(now_ms: u64) -> Self {
-        Self { step: Step::Recovering, since_ms: now_ms, awaited: None }
+        Self { step: Step::Recovering, since_ms: now_ms, awaited: None, switched: false }
     }
 
     /// For users.
@@ -139,6 +151,11 @@ impl Flight {
         }
     }
 
+    /// Nobody has to wait for it any longer: it can switch over, was allowed to, or will not.
+    pub fn is_ready(&self, source: &SideFacts<'_>) -> bool {
+        self.switched || source.awaits_switch() || !matches!(self.step, Step::Preparing | Step::Sending)
+    }
+
     /// Goes on with what is known now and, if there is one, the outcome of a command of this move.
     pub fn step(&mut self, facts: &Facts<'_>, result: Option<&CommandResult>) -> Vec<Effect> {
         let awaited = result.filter(|result| self.awaited.is_some_and(|(id, _)| id == result.id));
@@ -146,6 +163,10 @@ impl Flight {
             self.awaited = None;
         }
         let outcome = awaited.map(|result| &result.outcome);
+        if result.is_none() && facts.may_switch && facts.source.awaits_switch() && !self.switched {
+            self.switched = true;
+            return vec![Effect::Switch];
+        }
         match self.step.clone() {
             Step::Preparing => self.preparing(facts, outcome),
             Step::Sending => self.sending(facts, outcome),
@@ -164,7 +185,8 @@ impl Flight {
         match outcome {
             Some(Outcome::Listening { address }) => {
                 self.step = Step::Sending;
-                let action = Action::Migrate { to: address.clone(), epoch: facts.order.epoch };
+                let (to, epoch) = (address.clone(), facts.order.epoch);
+                let action = Action::Migrate { to, epoch, await_switch: facts.together };
                 return vec![Effect::Command(Side::Source, action)];
             }
             Some(Outcome::StaleEpoch { highest }) => {

@@ -2,7 +2,7 @@
 
 mod world;
 
-use control::{ApplicationId, HostAction, HostOrder, Policy, PoolMode, PoolPolicy};
+use control::{ApplicationId, HostAction, HostOrder, MigrateOrder, Policy, PoolMode, PoolPolicy};
 use world::{Result, World};
 
 fn leased() -> Policy {
@@ -140,6 +140,28 @@ fn a_queued_application_gets_what_another_leaves_and_a_drain_that_cannot_end_is_
     assert_eq!(world.host("h1"), "leased a-1");
     world.finish(&a);
     world.until("b runs", 50, |it| !it.placement(&b).is_empty())?;
+    Ok(())
+}
+
+#[test]
+fn partitions_of_one_application_that_move_in_one_wave_switch_over_together() -> Result {
+    let mut world = World::new(&["h1", "h2", "h3"], 5)?;
+    world.demand = [("a".to_owned(), 0.1)].into();
+    let a = world.cluster.submit(world.now_ms, World::application("a", 6), None)?;
+    world.run(6)?;
+    assert_eq!(world.placement(&a), "h1h2h3h1h2h3");
+    let drain = HostOrder { host: "h1".parse()?, action: HostAction::Drain };
+    world.cluster.order_host(world.now_ms, &drain)?;
+    world.until("h1 is empty", 200, |it| !it.placement(&a).contains("h1"))?;
+    let [(first_ms, 0 | 3), (second_ms, 0 | 3)] = world.switches[..] else {
+        return Err(format!("{:?}", world.switches).into());
+    };
+    assert_eq!(first_ms, second_ms);
+    // A single move waits for nobody.
+    let order = MigrateOrder { application: a.clone(), rank: 1, to: "h3".parse()? };
+    world.cluster.migrate(world.now_ms, &order)?;
+    world.until("rank 1 is at h3", 50, |it| it.placement(&a).matches("h3").count() >= 3)?;
+    assert_eq!(world.switches.len(), 2);
     Ok(())
 }
 

@@ -241,7 +241,7 @@ pub(crate) fn note_round(rounds: &mut Vec<RoundReport>, round: RoundReport) {
 pub struct Prediction {
     /// Made after round 0.
     pub predicted_total_s: f64,
-    /// From the request to RUNNING.
+    /// From the request to RUNNING, without the time it waited for others.
     pub actual_total_s: f64,
     /// Made when the switch-over was decided.
     pub predicted_blackout_ms: f64,
@@ -305,6 +305,9 @@ pub struct MigrateReport {
     pub stop_reason: Option<StopReason>,
     /// Every round; the last one is the blackout's.
     pub rounds: Vec<RoundReport>,
+    /// Waited for others before the switch-over, seconds; part of `total_s`.
+    #[serde(default)]
+    pub awaited_s: f64,
     /// How long the pause waited for the program to sleep, milliseconds; not part of the blackout.
     #[serde(default)]
     pub patience_ms: f64,

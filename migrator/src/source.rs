@@ -248,7 +248,8 @@ pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control
     report.brownout = brake.brownout();
     match result {
         Ok(()) => {
-            let (actual_total_s, actual_blackout_ms) = (report.total_s, report.blackout_ms);
+            let actual_total_s = report.total_s - report.awaited_s;
+            let actual_blackout_ms = report.blackout_ms;
             report.prediction = Some(Prediction { actual_total_s, actual_blackout_ms, ..prediction });
             Outcome::Moved { report, annotation }
         }
@@ -505,6 +506,7 @@ impl Attempt<'_> {
             }
             clock::sleep(AWAIT_SWITCH_LOOK);
         }
+        self.report.awaited_s += start.elapsed().as_secs_f64();
         Ok(())
     }
 

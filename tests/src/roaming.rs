@@ -11,10 +11,33 @@ pub struct Roaming<'a> {
     controls: Vec<Control>,
     owners: Vec<Option<usize>>,
     receivers: Vec<Receiver>,
+    started: u32,
     /// Moves done.
     pub moves: u32,
+    /// Moves of a rank that slept when it was paused.
+    pub asleep: u32,
     /// Blackout of each move as the source measured it, milliseconds.
     pub blackouts_ms: Vec<f64>,
+}
+
+/// A move under way.
+#[derive(Debug)]
+struct Moving {
+    rank: u32,
+    receiver: Receiver,
+    from: Control,
+    migrate: Process,
+}
+
+impl Moving {
+    /// It awaits its switch-over, or has come to an end.
+    fn is_ready(&mut self, bench: &Bench) -> Result<Option<()>> {
+        if self.migrate.status()?.is_some() {
+            return Ok(Some(()));
+        }
+        let awaits = self.from.raw_status(bench).is_ok_and(|status| status["awaits_switch"] == true);
+        Ok(awaits.then_some(()))
+    }
 }
 
 impl<'a> Roaming<'a> {
@@ -43,7 +66,9 @@ impl<'a> Roaming<'a> {
             controls,
             owners,
             receivers: Vec::new(),
+            started: 0,
             moves: 0,
+            asleep: 0,
             blackouts_ms: Vec::new(),
         })
     }
@@ -73,48 +98,71 @@ impl<'a> Roaming<'a> {
         Ok(self.owners.iter().any(Option::is_none) && self.launcher.status()?.is_some())
     }
 
-    /// Moves `rank` to a fresh process. False if the program has come to its end meanwhile.
-    pub fn step(&mut self, rank: u32) -> Result<bool> {
+    /// Moves each of `ranks` to a fresh process; several of them switch over together. False if the program has come to its
+    /// end meanwhile.
+    pub fn step(&mut self, ranks: &[u32]) -> Result<bool> {
         if self.is_over()? {
             return Ok(false);
         }
+        let together = ranks.len() > 1;
+        let mut moving = Vec::new();
+        for rank in ranks {
+            moving.push(self.begin(*rank, together)?);
+        }
+        if together {
+            for it in &mut moving {
+                wait_for("a move that awaits its switch-over", 30, || it.is_ready(self.bench))?;
+            }
+            for it in &moving {
+                // One that has failed is found below.
+                let _ = it.from.order(self.bench, &["switch"])?;
+            }
+        }
+        let mut all = true;
+        for it in moving {
+            all &= self.end(it)?;
+        }
+        Ok(all)
+    }
+
+    fn begin(&mut self, rank: u32, together: bool) -> Result<Moving> {
         // Every third process does not share rings, so that streams go in and out of shared memory.
-        let number = self.receivers.len() as u32;
+        let number = self.started;
+        self.started += 1;
         let rings = if number % 3 == 2 { "proxied" } else { "direct" };
         let receiver = Receiver::start(self.bench, number, &["--rings", rings], None)?;
-        let control = self.controls[rank as usize].clone();
+        let from = self.controls[rank as usize].clone();
         // A long limit: the tests are about correctness, and the emulated machine has no bandwidth to speak of.
-        let options = [
-            "--timeout-s",
-            &limit(10).as_secs().to_string(),
-            "--on-timeout",
-            "force",
-            "--downtime-limit-ms",
-            "2000",
-        ];
-        let mut migrate = control.start_migrate(self.bench, &receiver.listen, &options)?;
-        let status = migrate.wait(30)?;
+        let timeout_s = limit(10).as_secs().to_string();
+        let mut options =
+            vec!["--timeout-s", &timeout_s, "--on-timeout", "force", "--downtime-limit-ms", "2000"];
+        options.extend(together.then_some("--await-switch"));
+        let migrate = from.start_migrate(self.bench, &receiver.listen, &options)?;
+        Ok(Moving { rank, receiver, from, migrate })
+    }
+
+    fn end(&mut self, mut moving: Moving) -> Result<bool> {
+        let status = moving.migrate.wait(30)?;
         if status != 0 {
             // In order, so that it takes its sockets along.
-            let mut receiver = receiver;
-            if receiver.process.status()?.is_none() {
-                receiver.process.signal(nix::sys::signal::Signal::SIGTERM)?;
-                receiver.process.wait(5)?;
+            if moving.receiver.process.status()?.is_none() {
+                moving.receiver.process.signal(nix::sys::signal::Signal::SIGTERM)?;
+                moving.receiver.process.wait(5)?;
             }
             // The only good reason is that the program has ended.
             let over = wait_for("the end of the program", 3, || Ok(self.is_over()?.then_some(())));
+            let (rank, error) = (moving.rank, moving.migrate.stderr());
             return match over {
                 Ok(()) => Ok(false),
-                Err(_) => {
-                    Err(format!("rank {rank} did not move: {}\n{}", migrate.stderr(), self.describe()).into())
-                }
+                Err(_) => Err(format!("rank {rank} did not move: {error}\n{}", self.describe()).into()),
             };
         }
-        let report: serde_json::Value = serde_json::from_slice(&migrate.stdout())?;
+        let report: serde_json::Value = serde_json::from_slice(&moving.migrate.stdout())?;
         self.blackouts_ms.extend(report.get("blackout_ms").and_then(serde_json::Value::as_f64));
-        self.controls[rank as usize] = receiver.control.clone();
-        self.owners[rank as usize] = Some(self.receivers.len());
-        self.receivers.push(receiver);
+        self.asleep += u32::from(report.get("asleep").and_then(serde_json::Value::as_bool) == Some(true));
+        self.controls[moving.rank as usize] = moving.receiver.control.clone();
+        self.owners[moving.rank as usize] = Some(self.receivers.len());
+        self.receivers.push(moving.receiver);
         self.moves += 1;
         Ok(true)
     }

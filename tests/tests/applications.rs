@@ -63,10 +63,19 @@ fn moved(program: &str, ranks: u32, arguments: impl Fn(u64) -> String) -> Result
         let words = strings(&arguments(factor));
         let first = random.below(u64::from(ranks)) as u32;
         let mut roaming = Roaming::start(&bench, ranks, "64M", program, &words)?;
-        while roaming.moves < MOVES_MAX && roaming.step((first + roaming.moves) % ranks)? {}
+        let all: Vec<u32> = (0..ranks).collect();
+        loop {
+            // In turn, and now and then all of them together.
+            let one = [(first + roaming.moves) % ranks];
+            let ranks = if roaming.moves % 4 == 3 { &all[..] } else { &one[..] };
+            if roaming.moves >= MOVES_MAX || !roaming.step(ranks)? {
+                break;
+            }
+        }
         let output = roaming.finish(60)?;
-        let moves = roaming.moves;
-        println!("{program}, length {factor}: {moves} moves, blackouts {:?} ms", roaming.blackouts_ms);
+        let (moves, asleep) = (roaming.moves, roaming.asleep);
+        let blackouts_ms = &roaming.blackouts_ms;
+        println!("{program}, length {factor}: {moves} moves, {asleep} asleep, blackouts {blackouts_ms:?} ms");
         drop(roaming);
         if moves < MOVES {
             factor *= u64::from(MOVES_MAX.div_ceil(moves.max(2)) + 1).min(4);

@@ -27,7 +27,14 @@ fn messages_survive_random_moves() -> Result {
         let arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
         let ranks = 3;
         let mut roaming = Roaming::start(&bench, ranks, memory, "storm", &arguments)?;
-        while moves + roaming.moves < MOVES && roaming.step(random.below(u64::from(ranks)) as u32)? {}
+        while moves + roaming.moves < MOVES {
+            let rank = random.below(u64::from(ranks)) as u32;
+            // Every fourth time two of them switch over together.
+            let two = [rank, (rank + 1) % ranks];
+            if !roaming.step(&two[..if random.below(4) == 0 { 2 } else { 1 }])? {
+                break;
+            }
+        }
         let output = roaming.finish(90)?;
         moves += roaming.moves;
         println!("storm: {} moves (of {moves}), blackouts {:?} ms", roaming.moves, roaming.blackouts_ms);

@@ -99,7 +99,16 @@ async fn carry_out(host: &Arc<Host>, command: &Command) -> Result<Outcome, Comma
     match &command.action {
         Action::Start(start) => start_partition(host, key, start).await,
         Action::PrepareReceive { report } => prepare_receive(host, key, report.as_deref()).await,
-        Action::Migrate { to, epoch } => migrate(host, &key, to, *epoch).await,
+        Action::Migrate { to, epoch, await_switch } => migrate(host, &key, to, *epoch, *await_switch).await,
+        Action::Switch => {
+            // A migration that is not there any more waits for nobody.
+            if let Some(partition) = host.partition(&key)
+                && let Err(error) = vmm_api::switch(&partition.socket).await
+            {
+                tracing::debug!(rank = key.rank, %error, "not told to switch over");
+            }
+            Ok(Outcome::Done)
+        }
         Action::SetPeers(peers) => {
             let partition = host.partition(&key).ok_or(CommandError::Absent)?;
             vmm_api::set_peers(&partition.socket, peers).await?;
@@ -254,13 +263,22 @@ async fn prepare_receive(host: &Arc<Host>, key: Key, report: Option<&Path>) -> R
     Err(CommandError::Silent)
 }
 
-async fn migrate(host: &Arc<Host>, key: &Key, to: &str, epoch: u64) -> Result<Outcome, CommandError> {
+async fn migrate(
+    host: &Arc<Host>,
+    key: &Key,
+    to: &str,
+    epoch: u64,
+    await_switch: bool,
+) -> Result<Outcome, CommandError> {
     let Some(partition) = host.partition(key) else {
         return Ok(Outcome::NotMoved { reason: CommandError::Absent.to_string() });
     };
     // Whatever happens, that epoch is the destination's.
     host.state().epochs.observe(&key.application, key.rank, epoch)?;
-    let outcome = match vmm_api::migrate(&partition.socket, to, epoch, host.config.insecure).await {
+    let insecure = host.config.insecure;
+    let request =
+        serde_json::json!({"to": to, "epoch": epoch, "insecure": insecure, "await_switch": await_switch});
+    let outcome = match vmm_api::migrate(&partition.socket, request).await {
         Migrated::Moved(report) => {
             let mut known = partition.known();
             if known.end.is_none() {

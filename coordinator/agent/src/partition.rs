@@ -38,6 +38,8 @@ pub(crate) struct Known {
     pub counters: Option<Counters>,
     /// A migrate request is on its way.
     pub sending: bool,
+    /// It waits for leave to switch over.
+    pub awaits_switch: bool,
     /// This process has run the partition.
     pub has_run: bool,
     pub end: Option<End>,
@@ -79,6 +81,7 @@ impl Partition {
             listen: None,
             counters: None,
             sending: false,
+            awaits_switch: false,
             has_run: false,
             end: None,
             end_acknowledged: false,
@@ -135,6 +138,7 @@ impl Partition {
             epoch: self.key.epoch,
             state: known.state,
             sending: known.sending,
+            awaits_switch: known.awaits_switch,
             detail: known.detail.clone(),
             pid: self.pid.filter(|_| known.end.is_none()),
             fabric: known.fabric.clone(),
@@ -152,7 +156,10 @@ impl Partition {
         }
         let counters = if status.state.has_run() { vmm_api::counters(&self.socket).await.ok() } else { None };
         let mut known = self.known();
-        let news = known.state != status.state.reported() || known.fabric != status.fabric;
+        let news = known.state != status.state.reported()
+            || known.fabric != status.fabric
+            || known.awaits_switch != status.awaits_switch;
+        known.awaits_switch = status.awaits_switch;
         if known.end.is_none() {
             known.state = status.state.reported();
         }

@@ -34,6 +34,8 @@ pub(crate) enum VmmError {
 pub(crate) struct Status {
     pub state: State,
     pub detail: Option<String>,
+    #[serde(default)]
+    pub awaits_switch: bool,
     pub listen: Option<String>,
     pub fabric: Option<String>,
     #[serde(default)]
@@ -134,6 +136,8 @@ struct VmmRoundTrip {
 struct VmmMoveReport {
     #[serde(default)]
     total_s: f64,
+    #[serde(default)]
+    awaited_s: f64,
     #[serde(default)]
     blackout_ms: f64,
     #[serde(default)]
@@ -242,10 +246,15 @@ pub(crate) async fn give_share(socket: &Path, share: serde_json::Value) -> Resul
     read::<serde::de::IgnoredAny>(socket, status, &body).map(|_| ())
 }
 
-/// `POST /v1/migrate`; returns when the migration is over.
-pub(crate) async fn migrate(socket: &Path, to: &str, epoch: u64, insecure: bool) -> Migrated {
-    let request =
-        serde_json::json!({"to": to, "epoch": epoch, "insecure": insecure}).to_string().into_bytes();
+/// `POST /v1/migrate/switch`.
+pub(crate) async fn switch(socket: &Path) -> Result<(), VmmError> {
+    let (status, body) = call(socket, Method::POST, "/v1/migrate/switch", Vec::new(), QUICK).await?;
+    read::<serde::de::IgnoredAny>(socket, status, &body).map(|_| ())
+}
+
+/// `POST /v1/migrate` with `request`; returns when the migration is over.
+pub(crate) async fn migrate(socket: &Path, request: serde_json::Value) -> Migrated {
+    let request = request.to_string().into_bytes();
     let (status, body) = match call(socket, Method::POST, "/v1/migrate", request, MIGRATE).await {
         Ok(answer) => answer,
         Err(error) => return Migrated::InDoubt(one_line(&error)),
@@ -265,7 +274,7 @@ pub(crate) async fn migrate(socket: &Path, to: &str, epoch: u64, insecure: bool)
 fn move_report(from: VmmMoveReport) -> MoveReport {
     let finite = |value: f64| if value.is_finite() { value } else { 0.0 };
     MoveReport {
-        total_s: finite(from.total_s),
+        total_s: finite(from.total_s - from.awaited_s),
         blackout_ms: finite(from.blackout_ms),
         bytes: from.bytes,
         rounds: u32::try_from(from.rounds.len()).unwrap_or(u32::MAX),

@@ -66,7 +66,11 @@ pub enum Action {
         to: String,
         /// The epoch granted to the destination.
         epoch: Epoch,
+        /// Not to switch over before `Switch`: others of its application move as well.
+        await_switch: bool,
     },
+    /// Its `Migrate` may switch over.
+    Switch,
     /// Tell it where its peers are now.
     SetPeers(BTreeMap<Rank, Peer>),
     /// Tell it how many of its program's units of work it should have.

@@ -49,7 +49,7 @@ pub use specification::{
 pub use text::{TcpAddress, TextError, is_loopback, one_line, parse_cpus, parse_size};
 
 /// Version of the messages; both ends must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Most bytes of one message.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Most ranks of one application.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Prediction {
-    /// Seconds from the request to the end.
+    /// Seconds from the request to the end, without the time it waited for others to switch over with.
     pub total_s: f64,
     /// Milliseconds in which the partition does not run.
     pub blackout_ms: f64,

@@ -177,6 +177,8 @@ pub struct PartitionReport {
     pub state: PartitionState,
     /// A `Migrate` command is being carried out.
     pub sending: bool,
+    /// Everything of the move but the switch-over is done, which waits for `Switch`.
+    pub awaits_switch: bool,
     /// Why, for in-doubt; the VMM's last line, for ended.
     pub detail: Option<String>,
     /// Its process.
@@ -302,7 +304,7 @@ mod tests {
     use super::*;
     use crate::{MessageError, decode};
 
-    const REPORT: &str = r#"{"protocol":1,"host":"a","session":1,"cluster":null,
+    const REPORT: &str = r#"{"protocol":2,"host":"a","session":1,"cluster":null,
         "facts":{"cpus":[0],"memory_bytes":1,"standby":false,"labels":{},"migrate_address":"127.0.0.1",
         "state_directory":"/x","version":"0"},"partitions":[],"results":[],"output":[]}"#;
 
@@ -311,7 +313,7 @@ mod tests {
         assert!(decode::<Report>(REPORT.as_bytes()).is_ok());
         let unknown = REPORT.replace("\"session\":1", "\"session\":1,\"more\":2");
         assert!(matches!(decode::<Report>(unknown.as_bytes()), Err(MessageError::Json(_))));
-        let newer = REPORT.replace("\"protocol\":1", "\"protocol\":2");
+        let newer = REPORT.replace("\"protocol\":2", "\"protocol\":3");
         assert!(matches!(decode::<Report>(newer.as_bytes()), Err(MessageError::Refused(_))));
         let idle = REPORT.replace("[0]", "[]");
         assert!(decode::<Report>(idle.as_bytes()).is_err());

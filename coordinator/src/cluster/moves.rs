@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use control::{
-    CandidateView, CommandResult, Epoch, HostName, MigrateOrder, MoveId, Outcome, PartitionState, Rank,
-    Specification,
+    Action, ApplicationId, CandidateView, CommandResult, Epoch, HostName, MigrateOrder, MoveId, Outcome,
+    PartitionState, Rank, Specification,
 };
 
 use super::{Cluster, ClusterError};
@@ -154,11 +154,14 @@ impl Cluster {
                 self.carry_out(now_ms, id, vec![Effect::Failed("the application ended".into())]);
                 continue;
             }
+            let (together, may_switch) = self.group(id, order);
             let facts = Facts {
                 now_ms,
                 order,
                 source: self.side(order, Side::Source),
                 destination: self.side(order, Side::Destination),
+                together,
+                may_switch,
             };
             let concerns = |it: &&CommandResult| it.application == order.application && it.rank == order.rank;
             let effects = flight.step(&facts, result.filter(concerns));
@@ -188,6 +191,31 @@ impl Cluster {
         }
     }
 
+    /// Whether other partitions of its application move in the same wave, and whether all of them have come so far that they
+    /// can switch over together; one that has no room now is not waited for.
+    fn group(&self, id: MoveId, order: &Move) -> (bool, bool) {
+        let Some(wave) = self.under_way.get(&id) else { return (false, true) };
+        let belongs = |application: &ApplicationId, its_wave: &u32| {
+            *application == order.application && its_wave == wave
+        };
+        let mut to_come = self.planned.iter().filter(|it| belongs(&it.application, &it.wave)).peekable();
+        let mut others = self
+            .under_way
+            .iter()
+            .filter(|(other, _)| **other != id)
+            .filter_map(|(other, its_wave)| Some((self.state.moves.get(other)?, other, its_wave)))
+            .filter(|(it, _, its_wave)| belongs(&it.application, its_wave))
+            .peekable();
+        let together = to_come.peek().is_some() || others.peek().is_some();
+        let is_ready = |it: &Move, other| {
+            let flight = self.flights.get(other);
+            flight.is_none_or(|flight| flight.is_ready(&self.side(it, Side::Source)))
+        };
+        let may_switch = !to_come.any(|it| self.has_room_for(&it.from, &it.to))
+            && others.all(|(it, other, _)| is_ready(it, other));
+        (together, may_switch)
+    }
+
     fn side(&self, order: &Move, side: Side) -> SideFacts<'_> {
         let (host, epoch) = match side {
             Side::Source => (&order.from, order.from_epoch),
@@ -215,6 +243,10 @@ impl Cluster {
                     if let Some(flight) = self.flights.get_mut(&id) {
                         flight.awaited = Some((command, side));
                     }
+                }
+                Effect::Switch => {
+                    let source = (order.application.clone(), order.rank, order.from_epoch);
+                    self.command(&order.from, &source, Action::Switch);
                 }
                 Effect::InDoubt(reason) => self.record(now_ms, Record::MoveInDoubt { id, reason }),
                 Effect::Done(measured) => self.close(now_ms, id, &order, Record::MoveDone { id, measured }),

@@ -34,6 +34,7 @@ fn partition(application: &str, rank: Rank, epoch: Epoch, counters: Counters) ->
         epoch,
         state: PartitionState::Running,
         sending: false,
+        awaits_switch: false,
         detail: None,
         pid: None,
         fabric: None,

@@ -46,6 +46,10 @@ pub struct World {
     pub counters: BTreeMap<(ApplicationId, Rank), Counters>,
     /// Shares of units of work that ranks were given: generation and number.
     pub shares: BTreeMap<(ApplicationId, Rank), (u64, u64)>,
+    /// Switch-overs that were waited for: when, and of which rank.
+    pub switches: Vec<(u64, Rank)>,
+    /// `Migrate` commands whose switch-over waits.
+    waiting: BTreeMap<Key, Command>,
     settings: Settings,
     agents: BTreeMap<HostName, Agent>,
     random: u64,
@@ -81,6 +85,8 @@ impl World {
             noise: 0.0,
             hooks: Vec::new(),
             shares: BTreeMap::new(),
+            switches: Vec::new(),
+            waiting: BTreeMap::new(),
             settings,
             agents,
             counters: BTreeMap::new(),
@@ -263,18 +269,41 @@ impl World {
         };
         let request = CommandsRequest { protocol: control::PROTOCOL, host: name.clone(), session, received };
         for command in self.cluster.commands(&request)? {
-            let outcome = self.carry_out(name, &command)?;
             let agent = self.agents.get_mut(name).ok_or("no such agent")?;
             agent.received = agent.received.max(command.id);
-            let Command { id, application, rank, epoch, .. } = command;
-            agent.results.push(CommandResult { id, application, rank, epoch, outcome });
+            self.obey_one(name, command)?;
         }
+        Ok(())
+    }
+
+    fn obey_one(&mut self, name: &HostName, command: Command) -> Result {
+        let key = (command.application.clone(), command.rank, command.epoch);
+        if let Action::Migrate { await_switch: true, .. } = &command.action {
+            let agent = self.agents.get_mut(name).ok_or("no such agent")?;
+            if let Some(it) = agent.processes.get_mut(&key) {
+                (it.sending, it.awaits_switch) = (true, true);
+            }
+            self.waiting.insert(key, command);
+            return Ok(());
+        }
+        if let (Action::Switch, Some(migrate)) = (&command.action, self.waiting.remove(&key)) {
+            self.switches.push((self.now_ms, key.1));
+            self.finish_command(name, migrate)?;
+        }
+        self.finish_command(name, command)
+    }
+
+    fn finish_command(&mut self, name: &HostName, command: Command) -> Result {
+        let outcome = self.carry_out(name, &command)?;
+        let agent = self.agents.get_mut(name).ok_or("no such agent")?;
+        let Command { id, application, rank, epoch, .. } = command;
+        agent.results.push(CommandResult { id, application, rank, epoch, outcome });
         Ok(())
     }
 
     fn carry_out(&mut self, name: &HostName, command: &Command) -> Result<Outcome> {
         let key = (command.application.clone(), command.rank, command.epoch);
-        if let Action::Migrate { to, epoch } = &command.action {
+        if let Action::Migrate { to, epoch, .. } = &command.action {
             return self.migrate(name, &key, to, *epoch);
         }
         let agent = self.agents.get_mut(name).ok_or("no such agent")?;
@@ -284,6 +313,7 @@ impl World {
             epoch: key.2,
             state,
             sending: false,
+            awaits_switch: false,
             detail: None,
             pid: Some(1),
             fabric: None,
@@ -310,7 +340,7 @@ impl World {
             }
             Action::Kill => drop(agent.processes.remove(&key)),
             Action::EndApplication => agent.processes.retain(|it, _| it.0 != key.0),
-            Action::Resume | Action::SetPeers(_) | Action::Migrate { .. } => {}
+            Action::Resume | Action::SetPeers(_) | Action::Switch | Action::Migrate { .. } => {}
         }
         Ok(Outcome::Done)
     }
