@@ -100,8 +100,8 @@ fn source_is_model(source: &TestSource) {
 }
 
 fn destination_is_model(machine: &TestDestination) {
-    for (memory, region) in machine.memory.iter().zip(model(true)) {
-        assert!(*memory.lock().unwrap() == region, "the destination's memory differs from the model");
+    for (index, region) in model(true).into_iter().enumerate().take(machine.memory.len()) {
+        assert!(machine.bytes(index) == region, "the destination's memory differs from the model");
     }
     let state: Vec<u8> = (0..300_001u32).map(|index| index as u8).collect();
     assert!(machine.state.as_ref() == Some(&state), "the destination's state differs");

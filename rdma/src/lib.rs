@@ -5,7 +5,7 @@
 //!   slots: a registered buffer      ◄── Window ───      registered memory; a thread drives the provider
 //!   greet  ─── read of 8 bytes ────────────────────►    (it can be reached)
 //!   post   ─── write ──────────────────────────────►    memory
-//!   poll   ◄── complete: visible there
+//!   event  ◄── complete: visible there
 //!                                                       close: nothing can be written any more
 //! ```
 //!
@@ -21,6 +21,7 @@ mod writer;
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use memory::HostMemory;
@@ -33,7 +34,7 @@ pub const PROVIDER_BYTES_MAX: usize = 63;
 pub const ADDRESS_BYTES_MAX: usize = 256;
 
 /// What a writer has to know of a target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// libfabric's name of the provider: `verbs;ofi_rxm`, `efa`, `cxi`, `tcp;ofi_rxm`.
     pub provider: String,
@@ -46,7 +47,7 @@ pub struct Window {
 }
 
 /// What gives access to a region.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// The remote key.
     pub key: u64,
@@ -104,8 +105,8 @@ fn wanted(provider: &Option<String>) -> String {
 impl Error {
     /// Whether the connection is gone, with nothing wrong otherwise: another endpoint may carry on.
     pub fn is_break(&self) -> bool {
-        // EIO is what verbs makes of a peer that does not answer.
-        const BREAKS: [i32; 10] = [5, 32, 103, 104, 107, 108, 110, 111, 112, 113];
+        // EIO is what verbs makes of a peer that does not answer, ECANCELED what ofi_rxm makes of every lost connection.
+        const BREAKS: [i32; 11] = [5, 32, 103, 104, 107, 108, 110, 111, 112, 113, 125];
         matches!(self, Self::Call { code, .. } if BREAKS.contains(code))
     }
 }

@@ -89,7 +89,7 @@ impl Writer {
         Ok((address, key.key))
     }
 
-    /// Asks the target for its first bytes, to find out whether it can be reached; [`Event::Greeted`] is its answer.
+    /// Asks the target for its first bytes, to find out whether it can be reached; [`Event::Greeted`] is its answer. `false`: drive first.
     ///
     /// # Errors
     /// The fabric's.
@@ -103,7 +103,7 @@ impl Writer {
         self.fabric.post(true, &self.registered, room, remote, context)
     }
 
-    /// A slot that nothing is under way from, which is the caller's until it is sealed; none: poll first.
+    /// A slot that nothing is under way from, which is the caller's until it is sealed; none: drive first.
     pub fn take(&mut self) -> Option<usize> {
         let free = self.slots.iter().position(|slot| *slot == Slot::Free)?;
         self.slots[free] = Slot::Open { writes: 0 };
@@ -121,7 +121,7 @@ impl Writer {
         unsafe { self.buffer.slice_mut(start..start + self.slot_bytes) }
     }
 
-    /// Writes a part of a taken slot to `offset` of a region; `false`: no room, poll first.
+    /// Writes a part of a taken slot to `offset` of a region; `false`: no room, drive first.
     ///
     /// # Errors
     /// Outside of what the window can be, or the fabric's.
@@ -166,14 +166,21 @@ impl Writer {
         self.events.push_back(Event::Visible(slot));
     }
 
-    /// Drives everything forward, and gives what came to an end, one at a time; waits for that up to about `wait_ms`.
+    /// What came to an end, one at a time.
+    pub fn event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether something came to an end.
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Drives everything forward; waits up to about `wait_ms` for something to come to an end.
     ///
     /// # Errors
     /// What was begun failed: nothing more comes of this writer.
-    pub fn poll(&mut self, wait_ms: i32) -> Result<Option<Event>, Error> {
-        if let Some(event) = self.events.pop_front() {
-            return Ok(Some(event));
-        }
+    pub fn drive(&mut self, wait_ms: i32) -> Result<(), Error> {
         let mut contexts = [0; 16];
         let count = self.fabric.poll(&mut contexts, wait_ms)?;
         for context in &contexts[..count] {
@@ -189,7 +196,7 @@ impl Writer {
         if count == 0 && wait_ms > 0 && !self.fabric.waits() {
             std::thread::sleep(std::time::Duration::from_micros(50));
         }
-        Ok(self.events.pop_front())
+        Ok(())
     }
 
     fn complete(&mut self, context: u64) {

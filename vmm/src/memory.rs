@@ -5,12 +5,15 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use partita_abi::{
     MEMORY_BYTES_MAX, PAGE_SIZE, RANKS_MAX, RING_BYTES_MAX, RING_BYTES_MIN, RINGS_BASE, SYSTEM_BASE,
     ring_area_bytes,
 };
+use partita_rdma::HostMemory;
 use thiserror::Error;
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::{
@@ -221,6 +224,16 @@ impl Memory {
             return Err(outside(GuestMemoryError::InvalidGuestAddress(GuestAddress(address))));
         }
         GuestMemoryBackend::get_host_address(&self.map, GuestAddress(address)).map_err(outside)
+    }
+
+    /// All of region `index`, to be written by one-sided writes. It keeps the memory mapped.
+    pub fn open(self: Arc<Self>, index: usize) -> Option<HostMemory> {
+        let region = self.map.iter().nth(index)?;
+        let start = NonNull::new(region.get_host_address(vm_memory::MemoryRegionAddress(0)).ok()?)?;
+        let bytes = usize::try_from(region.len()).ok()?;
+        // SAFETY: the region is mapped, readable and writable, as long as `self`, which the result keeps; files that are mapped
+        // over parts of it do not change that, and we hold no references into it but to atomics.
+        Some(unsafe { HostMemory::new(start, bytes, self) })
     }
 
     /// A 32-bit word shared with the guest.

@@ -201,6 +201,8 @@ impl Shared {
 
     fn is_at(&self, step: Step, bytes: &[u8], hello: bool) -> bool {
         let of_kind = match step.kind() {
+            // Over RDMA, what tells of pages.
+            Some(Kind::Data) => !hello && (bytes[0] == Kind::Data as u8 || bytes[0] == Kind::Written as u8),
             Some(kind) => !hello && bytes[0] == kind as u8,
             None => hello && (bytes[10] == 0) == (step == Step::HelloControl),
         };
