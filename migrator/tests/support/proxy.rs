@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migrator::transport::Address;
+use migrator::transport::{Address, Transport};
 use migrator::wire::{HEADER_BYTES, HELLO_BYTES, Kind};
 
 /// How long a frame is held back for others to overtake it, and how long a delivered one may work before a cut.
@@ -18,8 +18,12 @@ const HELD: Duration = Duration::from_millis(150);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     HelloControl,
+    /// Over RDMA only.
+    Rdma,
     Describe,
     Accept,
+    /// Over RDMA only.
+    Window,
     HelloStream,
     Joined,
     Data,
@@ -36,10 +40,12 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 16] = [
+    pub const ALL: [Step; 18] = [
         Step::HelloControl,
+        Step::Rdma,
         Step::Describe,
         Step::Accept,
+        Step::Window,
         Step::HelloStream,
         Step::Joined,
         Step::Data,
@@ -55,9 +61,17 @@ impl Step {
         Step::Running,
     ];
 
+    /// The steps of a transport.
+    pub fn of(transport: Transport) -> impl Iterator<Item = Step> {
+        let rdma = transport == Transport::Rdma;
+        Self::ALL.into_iter().filter(move |step| rdma || !matches!(step, Step::Rdma | Step::Window))
+    }
+
     fn kind(self) -> Option<Kind> {
         Some(match self {
             Step::HelloControl | Step::HelloStream => return None,
+            Step::Rdma => Kind::Rdma,
+            Step::Window => Kind::Window,
             Step::Describe => Kind::Describe,
             Step::Accept => Kind::Accept,
             Step::Joined => Kind::Joined,
