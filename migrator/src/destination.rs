@@ -278,7 +278,8 @@ impl Session<'_> {
         let mut streams = admit::streams(listener, self)?;
         self.control.enter(Phase::Rounds);
         let memory = open.as_ref().map(|open| open.memory().to_vec());
-        let rounds = Rounds::new(&*machine, &description.regions, memory, self.control, self.options.timeouts);
+        let rounds =
+            Rounds::new(&*machine, &description.regions, memory, self.control, self.options.timeouts);
         let mut round = 0;
         let (totals, state, received) = loop {
             let error = match self.take_in(&rounds, streams, round) {
@@ -293,12 +294,15 @@ impl Session<'_> {
             let Ok(again) = admit::again(listener, self, description.epoch) else { return Err(error) };
             (self.channel, round) = again;
             if let Some(open) = &mut open {
-                open.give_up();
+                // What is still under way must not overtake what comes next.
+                open.close();
                 rounds.distrust();
-                open.open_again()?;
             }
             for piece in rounds.held().chunks(wire::HELD_PIECE_BYTES) {
                 self.send(&Frame::Held(piece.to_vec()), "telling what came")?;
+            }
+            if let Some(open) = &mut open {
+                open.open_again()?;
             }
             self.offer(open.as_deref())?;
             streams = admit::streams(listener, self)?;
@@ -312,15 +316,17 @@ impl Session<'_> {
             missing => return Err(DestinationError::PagesMissing(missing)),
         }
         drop(rounds);
-        // From here on nothing writes the memory: what was verified stays as it was.
-        if let Some(open) = open {
-            open.close();
-        }
-        if wire::state_checksum(&state) != totals.state_checksum {
-            return Err(DestinationError::State);
-        }
-        machine.restore(&state).map_err(machine_failed("restore the saved state"))?;
-        Ok(received.iter().sum())
+        thread::scope(|scope| {
+            // When READY is sent, nothing writes the memory any more. That takes a millisecond, beside what has to be done anyway.
+            if let Some(open) = open {
+                scope.spawn(|| open.close());
+            }
+            if wire::state_checksum(&state) != totals.state_checksum {
+                return Err(DestinationError::State);
+            }
+            machine.restore(&state).map_err(machine_failed("restore the saved state"))?;
+            Ok(received.iter().sum())
+        })
     }
 
     /// Tells where pages are written, if they are written one-sided.

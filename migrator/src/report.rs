@@ -339,11 +339,7 @@ mod tests {
             (MigrateRequest { timeout_s: 0, ..good.clone() }, RequestError::Timeout(0)),
             (MigrateRequest { bandwidth_bytes_per_s: Some(0), ..good.clone() }, RequestError::Bandwidth),
             (
-                MigrateRequest {
-                    transport: Transport::Rdma,
-                    compression: Compression::Lz4,
-                    ..good.clone()
-                },
+                MigrateRequest { transport: Transport::Rdma, compression: Compression::Lz4, ..good.clone() },
                 RequestError::Compression,
             ),
             (MigrateRequest { epoch: Some(3), ..good }, RequestError::Epoch { requested: 3, current: 3 }),

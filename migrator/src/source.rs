@@ -648,9 +648,8 @@ impl Attempt<'_> {
         let (SourceError::Stream { source, .. } | SourceError::Channel { source, .. }) = &error else {
             return error;
         };
-        // Who was silent explains nothing, and a wrong frame explains itself; neither may delay our ABORT.
-        if !matches!(source, ChannelError::Transport(cause) if !matches!(cause, TransportError::Silent { .. }))
-        {
+        // Who was silent explains nothing, and a wrong frame or our own fabric explains itself; none may delay our ABORT.
+        if !matches!(source, ChannelError::Transport(cause) if !cause.explains_itself()) {
             return error;
         }
         let expect = Expect {

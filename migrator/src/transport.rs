@@ -129,7 +129,18 @@ pub enum TransportError {
         /// The other side.
         ip: IpAddr,
     },
-    /// The fabric failed.
+    /// RDMA carries nothing.
+    #[error(
+        "nothing came back by RDMA ({provider}) for {limit_ms} ms, although the connections work: check that its network connects \
+         both hosts (firewall, FI_PROVIDER), or use --transport tcp"
+    )]
+    RdmaSilent {
+        /// The provider.
+        provider: String,
+        /// How long was waited.
+        limit_ms: u128,
+    },
+    /// RDMA failed.
     #[error(transparent)]
     Rdma(#[from] partita_rdma::Error),
     /// Nobody answers there.
@@ -188,6 +199,17 @@ pub enum TransportError {
     /// The system's error.
     #[error("connection failed")]
     Io(#[from] io::Error),
+}
+
+impl TransportError {
+    /// Whether this side knows all about it, so that the other one need not be asked.
+    pub fn explains_itself(&self) -> bool {
+        match self {
+            Self::Silent { .. } | Self::RdmaSilent { .. } | Self::RdmaInsecure { .. } => true,
+            Self::Rdma(error) => !error.is_break(),
+            _ => false,
+        }
+    }
 }
 
 /// The socket addresses that `address` stands for; refuses plain ones that are not loopback unless `insecure`.

@@ -153,9 +153,8 @@ fn older_minor_versions_are_understood() {
 #[test]
 fn windows_that_cannot_be_are_refused() {
     let good = Window { provider: "x".to_owned(), format: 0, address: vec![1], regions: vec![] };
-    let decode = |window: &Window| {
-        Frame::decode(Kind::Window, &postcard::to_stdvec(&(0u64, window)).unwrap())
-    };
+    let decode =
+        |window: &Window| Frame::decode(Kind::Window, &postcard::to_stdvec(&(0u64, window)).unwrap());
     assert!(decode(&good).is_ok());
     for window in [
         Window { provider: "^tcp".to_owned(), ..good.clone() },
@@ -170,7 +169,9 @@ fn windows_that_cannot_be_are_refused() {
     long.push(0);
     assert!(matches!(Frame::decode(Kind::Window, &long), Err(WireError::Length { .. })));
     let checksum = pages_checksum(&[1; PAGE_SIZE]).to_le_bytes();
-    assert!(verify_written(&checksum, &[2; PAGE_SIZE]).is_err() && verify_written(&[], &[1; PAGE_SIZE]).is_err());
+    assert!(
+        verify_written(&checksum, &[2; PAGE_SIZE]).is_err() && verify_written(&[], &[1; PAGE_SIZE]).is_err()
+    );
 }
 
 #[test]

@@ -134,7 +134,12 @@ fn a_cancel_after_the_commit_changes_nothing(transport: Transport) {
     assert_moved(&cancelled_at(transport, Phase::Commit, false, &source), &source);
 }
 
-fn cancelled_at(transport: Transport, at: Phase, at_destination: bool, source: &TestSource) -> support::Attempt {
+fn cancelled_at(
+    transport: Transport,
+    at: Phase,
+    at_destination: bool,
+    source: &TestSource,
+) -> support::Attempt {
     // The hook cannot name the control it lives in, so a second thread cancels it and the hook waits for that.
     let (flag, entered): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
     let (hook_flag, hook_entered) = (flag.clone(), entered.clone());

@@ -383,7 +383,7 @@ const RDMA: &str = "
 ## Pages written one-sided (RDMA)
 
 Through libfabric's `tcp;ofi_rxm`. The harm is done to the connections that carry everything but the pages; *Data* is what tells of written pages. What a
-broken or stalled fabric does is in `migrator/tests/rdma.rs`.
+broken or stalled endpoint does is in `migrator/tests/rdma.rs`.
 
 ";
 

@@ -54,7 +54,7 @@ struct RegisteredC {
 unsafe extern "C" {
     fn partita_rdma_text(error: c_int, text: *mut u8);
     fn partita_rdma_open(wish: *const WishC, facts: *mut FactsC, opened: *mut *mut FabricC) -> c_int;
-    fn partita_rdma_close_endpoint(fabric: *mut FabricC);
+    fn partita_rdma_close_endpoint(fabric: *mut FabricC) -> c_int;
     fn partita_rdma_close(fabric: *mut FabricC);
     fn partita_rdma_connect(fabric: *mut FabricC, address: *const u8) -> c_int;
     fn partita_rdma_register(
@@ -79,6 +79,7 @@ unsafe extern "C" {
     ) -> c_int;
     fn partita_rdma_poll(fabric: *mut FabricC, contexts: *mut u64, count: u64, wait_ms: i32) -> c_int;
     fn partita_rdma_waits(fabric: *const FabricC) -> c_int;
+    fn partita_rdma_wake(fabric: *mut FabricC);
 }
 
 /// What a fabric is opened for.
@@ -203,7 +204,12 @@ impl Fabric {
     }
 
     /// Registers memory: for the peer to read and write with `wanted_key` if `remote`, else as what is written from.
-    pub fn register(&mut self, memory: &HostMemory, remote: bool, wanted_key: u64) -> Result<Registered, Error> {
+    pub fn register(
+        &mut self,
+        memory: &HostMemory,
+        remote: bool,
+        wanted_key: u64,
+    ) -> Result<Registered, Error> {
         let (mut key, mut registered) = (0, ptr::null_mut());
         // SAFETY: the memory is mapped as long as the `Registered` keeps it, which unregisters it first.
         let result = unsafe {
@@ -233,7 +239,10 @@ impl Fabric {
         context: u64,
     ) -> Result<bool, Error> {
         let memory = &registered.memory;
-        assert!(offset.checked_add(bytes).is_some_and(|end| end <= memory.bytes()), "inside what is registered");
+        assert!(
+            offset.checked_add(bytes).is_some_and(|end| end <= memory.bytes()),
+            "inside what is registered"
+        );
         // SAFETY: the range is inside memory that stays mapped until it is unregistered; who fills it is the caller's care, and a
         // wrong byte would be found by the caller's checksums.
         let result = unsafe {
@@ -268,10 +277,26 @@ impl Fabric {
         unsafe { partita_rdma_waits(self.handle.0.as_ptr()) != 0 }
     }
 
+    /// Ends a wait of `poll` in another thread.
+    pub fn waker(&self) -> Waker {
+        Waker(self.handle.clone())
+    }
+
     /// Nothing goes out or comes in after this.
-    pub fn close_endpoint(&mut self) {
+    pub fn close_endpoint(&mut self) -> Result<(), Error> {
         // SAFETY: the handle is open; glue.c closes the endpoint once, and nothing is posted or polled afterwards.
-        unsafe { partita_rdma_close_endpoint(self.handle.0.as_ptr()) }
+        let result = unsafe { partita_rdma_close_endpoint(self.handle.0.as_ptr()) };
+        self.check("close the endpoint", result).map(|_| ())
+    }
+}
+
+/// Ends waits of the thread that has the [`Fabric`].
+pub struct Waker(Arc<Handle>);
+
+impl Waker {
+    pub fn wake(&self) {
+        // SAFETY: the handle is open as long as this has it; a signal is the one call that is made for another thread.
+        unsafe { partita_rdma_wake(self.0.0.as_ptr()) }
     }
 }
 

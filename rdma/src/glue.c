@@ -243,11 +243,12 @@ static int start(struct fabric *fabric)
     return result;
 }
 
-void partita_rdma_close_endpoint(struct fabric *fabric)
+int partita_rdma_close_endpoint(struct fabric *fabric)
 {
-    if (fabric->ep)
-        fi_close(&fabric->ep->fid);
-    fabric->ep = NULL;
+    int result = fabric->ep ? fi_close(&fabric->ep->fid) : 0;
+    if (!result)
+        fabric->ep = NULL;
+    return result;
 }
 
 void partita_rdma_close(struct fabric *fabric)
@@ -392,6 +393,13 @@ int partita_rdma_waits(const struct fabric *fabric)
     return fabric->waits;
 }
 
+/* Ends a wait of partita_rdma_poll in another thread. */
+void partita_rdma_wake(struct fabric *fabric)
+{
+    if (fabric->waits)
+        fi_cq_signal(fabric->cq);
+}
+
 #else
 
 struct fabric;
@@ -409,9 +417,10 @@ int partita_rdma_open(const struct wish *wish, struct facts *facts, struct fabri
 }
 
 /* Nothing was opened, so nothing below is ever called. */
-void partita_rdma_close_endpoint(struct fabric *fabric)
+int partita_rdma_close_endpoint(struct fabric *fabric)
 {
     (void)fabric;
+    return NOT_BUILT;
 }
 
 void partita_rdma_close(struct fabric *fabric)
@@ -454,6 +463,11 @@ int partita_rdma_waits(const struct fabric *fabric)
 {
     (void)fabric;
     return 0;
+}
+
+void partita_rdma_wake(struct fabric *fabric)
+{
+    (void)fabric;
 }
 
 #endif

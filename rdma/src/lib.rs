@@ -99,7 +99,10 @@ pub enum Error {
 }
 
 fn wanted(provider: &Option<String>) -> String {
-    provider.as_ref().map(|provider| format!(" with provider {provider}, which the other side uses")).unwrap_or_default()
+    provider
+        .as_ref()
+        .map(|provider| format!(" with provider {provider}, which the other side uses"))
+        .unwrap_or_default()
 }
 
 impl Error {

@@ -113,7 +113,8 @@ unsafe impl Sync for Pages {}
 impl Pages {
     fn zeroed(bytes: usize) -> Self {
         let rounded = bytes.max(1).next_multiple_of(PAGE_BYTES);
-        let layout = Layout::from_size_align(rounded, PAGE_BYTES).expect("less than half of the address space");
+        let layout =
+            Layout::from_size_align(rounded, PAGE_BYTES).expect("less than half of the address space");
         // SAFETY: the layout is not empty.
         let start = unsafe { alloc_zeroed(layout) };
         Self { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), layout }

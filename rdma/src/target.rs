@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::fabric::{Fabric, Registered, Wish};
+use crate::fabric::{Fabric, Registered, Waker, Wish};
 use crate::memory::HostMemory;
 use crate::{Error, Key, Window};
 
@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(1);
 pub struct Target {
     window: Window,
     stop: Arc<AtomicBool>,
-    driver: Option<JoinHandle<Open>>,
+    driver: Option<(JoinHandle<Open>, Waker)>,
     closed: Option<Open>,
 }
 
@@ -48,16 +48,18 @@ impl Target {
         let facts = fabric.facts.clone();
         let base = |memory: &HostMemory| if facts.virtual_addresses { memory.start() as u64 } else { 0 };
         let regions = registered.iter().map(|it| Key { key: it.key, base: base(&it.memory) }).collect();
-        let window = Window { provider: facts.provider, format: facts.format, address: facts.address, regions };
+        let window =
+            Window { provider: facts.provider, format: facts.format, address: facts.address, regions };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let waker = fabric.waker();
         let mut open = Open { registered, fabric };
         let drive = move || {
             open.drive(&stopped);
             open
         };
-        let driver = Some(thread::Builder::new().name("rdma".to_owned()).spawn(drive)?);
-        Ok(Self { window, stop, driver, closed: None })
+        let driver = thread::Builder::new().name("rdma".to_owned()).spawn(drive)?;
+        Ok(Self { window, stop, driver: Some((driver, waker)), closed: None })
     }
 
     /// What the writer has to know.
@@ -69,14 +71,19 @@ impl Target {
     /// system takes longer and is done when the target is dropped.
     pub fn close(&mut self) {
         self.stop.store(true, Ordering::Release);
-        if let Some(driver) = self.driver.take() {
+        if let Some((driver, waker)) = self.driver.take() {
+            waker.wake();
             self.closed = driver.join().ok();
         }
         if let Some(open) = &mut self.closed {
             if open.fabric.facts.bound_memory {
                 open.registered.clear();
             }
-            open.fabric.close_endpoint();
+            if let Err(error) = open.fabric.close_endpoint() {
+                // Without its keys nobody can write either.
+                tracing::warn!(%error, "taking the keys back instead");
+                open.registered.clear();
+            }
         }
     }
 }

@@ -37,9 +37,13 @@ pub enum Event {
 enum Slot {
     Free,
     /// The caller fills it and posts writes from it, of which some are under way.
-    Open { writes: usize },
+    Open {
+        writes: usize,
+    },
     /// No more writes will come.
-    Sealed { writes: usize },
+    Sealed {
+        writes: usize,
+    },
     /// The writes are done; the read behind them is under way or waits for room in the queue.
     Proving,
 }
@@ -64,7 +68,13 @@ impl Writer {
     ///
     /// # Errors
     /// A window that cannot be one, no libfabric, or not the target's provider.
-    pub fn open(ip: IpAddr, window: Window, proof: Proof, slots: usize, slot_bytes: usize) -> Result<Self, Error> {
+    pub fn open(
+        ip: IpAddr,
+        window: Window,
+        proof: Proof,
+        slots: usize,
+        slot_bytes: usize,
+    ) -> Result<Self, Error> {
         window.check()?;
         let like = Some((window.provider.as_str(), window.format));
         let ordered_read = proof == Proof::OrderedRead;
@@ -128,7 +138,13 @@ impl Writer {
     ///
     /// # Panics
     /// A slot that was not taken, or not all of the part in it: a mistake of the caller.
-    pub fn post(&mut self, slot: usize, part: Range<usize>, region: usize, offset: u64) -> Result<bool, Error> {
+    pub fn post(
+        &mut self,
+        slot: usize,
+        part: Range<usize>,
+        region: usize,
+        offset: u64,
+    ) -> Result<bool, Error> {
         let Slot::Open { writes } = self.slots[slot] else { panic!("slot {slot} was not taken") };
         assert!(part.end <= self.slot_bytes, "inside the slot");
         let remote = self.remote(region, offset)?;
@@ -217,6 +233,10 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // What is under way ends before its buffer is given back: fields are dropped afterwards.
-        self.fabric.close_endpoint();
+        if let Err(error) = self.fabric.close_endpoint() {
+            // Something may still read the buffer, so it is never given back.
+            tracing::warn!(%error, "a buffer is lost");
+            std::mem::forget(self.buffer.clone());
+        }
     }
 }

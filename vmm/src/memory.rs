@@ -370,6 +370,21 @@ mod tests {
     }
 
     #[test]
+    fn an_opened_region_is_the_memory_and_outlives_it() {
+        let memory = Arc::new(memory());
+        let regions = memory.layout().regions();
+        let open = |index| memory.clone().open(index);
+        assert!(open(regions.len()).is_none());
+        let system = open(SYSTEM).unwrap();
+        assert_eq!(system.bytes() as u64, regions[SYSTEM].1);
+        memory.write(SYSTEM_BASE + 5, &[1, 2, 3]).unwrap();
+        drop(memory);
+        let mut bytes = [0; 5];
+        system.read(4, &mut bytes);
+        assert_eq!(bytes, [0, 1, 2, 3, 0]);
+    }
+
+    #[test]
     fn released_pages_read_as_zero_and_are_dirty() {
         let memory = memory();
         memory.write(0x10_0000, &[7; 4096]).unwrap();

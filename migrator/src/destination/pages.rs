@@ -120,8 +120,14 @@ impl<'a> Rounds<'a> {
         let count = streams.len() as u8;
         for (number, channel) in streams.into_iter().enumerate() {
             let report = report.clone();
-            let mut stream =
-                Stream { number: number as u8, channel, rounds: self, pages: 0, round, pages_in_hand: Vec::new() };
+            let mut stream = Stream {
+                number: number as u8,
+                channel,
+                rounds: self,
+                pages: 0,
+                round,
+                pages_in_hand: Vec::new(),
+            };
             scope.spawn(move || report(catch_unwind(AssertUnwindSafe(|| stream.run()))));
         }
         scope.spawn(move || match catch_unwind(AssertUnwindSafe(|| self.populate())) {
@@ -230,12 +236,7 @@ impl Stream<'_> {
         };
         loop {
             // A stream may be idle for long while others work; the control connection tells whether the source lives.
-            let expect = Expect {
-                kinds,
-                phase: "in a round",
-                silence: rounds.timeouts.session,
-                stop: &stop,
-            };
+            let expect = Expect { kinds, phase: "in a round", silence: rounds.timeouts.session, stop: &stop };
             let number = self.number;
             let failed = |source| DestinationError::Stream { stream: number, source };
             let (kind, body) = match self.channel.receive_raw(expect) {

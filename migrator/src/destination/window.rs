@@ -37,6 +37,7 @@ impl OpenMemory {
 
     /// Opens it under a new address, with new keys.
     pub fn open_again(&mut self) -> Result<(), DestinationError> {
+        self.target = None;
         let start = clock::now();
         let write_bytes = DATA_PAGES_MAX as usize * PAGE_SIZE;
         let target = Target::open(self.ip, &self.memory, write_bytes).map_err(DestinationError::Rdma)?;
@@ -45,12 +46,7 @@ impl OpenMemory {
         Ok(())
     }
 
-    /// Ends all access and gives the registrations up: what was under way cannot overtake what comes over the next target.
-    pub fn give_up(&mut self) {
-        self.target = None;
-    }
-
-    /// Ends all access; the registrations stay until this is dropped, since giving them up takes time.
+    /// Ends all access: nothing that was under way comes any more. The registrations stay for now, since giving them up takes time.
     pub fn close(&mut self) {
         if let Some(target) = &mut self.target {
             target.close();

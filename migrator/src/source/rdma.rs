@@ -1,5 +1,7 @@
 //! What RDMA adds to the phases: the least protocol version, the window, and a writer for every stream.
 
+use std::thread;
+
 use super::stream::PageStream;
 use super::{Attempt, SourceError, channel_failed, milliseconds};
 use crate::channel::Channel;
@@ -65,10 +67,17 @@ impl Attempt<'_> {
         let Some(window) = &self.window else { return Ok(()) };
         let start = clock::now();
         let (control, insecure) = (self.control, self.request.security.insecure);
-        for stream in streams {
-            let connected = stream.connect_writer(window, insecure, &|| control.is_cancelled());
-            let (provider, delivery_complete) =
-                connected.map_err(|error| self.stream_failed(stream.number(), error))?;
+        let connected: Vec<_> = thread::scope(|scope| {
+            let connect = |stream: &mut PageStream| {
+                let connected = stream.connect_writer(window, insecure, &|| control.is_cancelled());
+                connected.map_err(|error| self.stream_failed(stream.number(), error))
+            };
+            let threads: Vec<_> =
+                streams.iter_mut().map(|stream| scope.spawn(move || connect(stream))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or(Err(SourceError::ThreadLost))).collect()
+        });
+        for connected in connected {
+            let (provider, delivery_complete) = connected?;
             let report = self.report.rdma.get_or_insert_default();
             *report = RdmaReport { provider, delivery_complete, ..*report };
         }

@@ -427,8 +427,16 @@ impl Setup {
         machine: &TestSource,
         beside: impl FnOnce(&source::Control, &destination::Control) + Send,
     ) -> Attempt {
-        let Self { transport, streams, tamper, machine: mut built, control, destination_control, change, timeouts } =
-            self;
+        let Self {
+            transport,
+            streams,
+            tamper,
+            machine: mut built,
+            control,
+            destination_control,
+            change,
+            timeouts,
+        } = self;
         let listener = listen();
         let proxy = tamper.map(|tamper| Proxy::start(listener.address(), tamper));
         let to = proxy.as_ref().map_or(listener.address(), Proxy::address).clone();

@@ -44,13 +44,27 @@ pub struct OneSided {
 
 impl OneSided {
     /// Registers buffers, and makes sure that the destination can be reached before anything depends on it.
-    pub fn connect(ip: IpAddr, window: &Window, silence: Duration, stop: Stop) -> Result<Self, TransportError> {
+    pub fn connect(
+        ip: IpAddr,
+        window: &Window,
+        silence: Duration,
+        stop: Stop,
+    ) -> Result<Self, TransportError> {
         let slot_bytes = SLOT_PAGES as usize * PAGE_SIZE;
         let writer = Writer::open(ip, window.clone(), Proof::Best, SLOTS, slot_bytes)?;
         let mut one_sided = Self { writer, written: vec![Vec::new(); SLOTS], under_way: 0, silence };
-        one_sided.until(stop, |writer| Ok(writer.greet()?.then_some(())))?;
-        one_sided.until(stop, |writer| Ok(writer.event()))?;
-        Ok(one_sided)
+        match one_sided.greet(stop) {
+            Ok(()) => Ok(one_sided),
+            Err(TransportError::Silent { limit_ms }) => {
+                Err(TransportError::RdmaSilent { provider: one_sided.provider().0.to_owned(), limit_ms })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn greet(&mut self, stop: Stop) -> Result<(), TransportError> {
+        self.until(stop, |writer| Ok(writer.greet()?.then_some(())))?;
+        self.until(stop, |writer| Ok(writer.event())).map(|_| ())
     }
 
     /// The provider, and whether it proves by delivery-complete.
@@ -129,9 +143,8 @@ impl PageStream<'_> {
             self.book(bytes);
             let part = *first_byte..first_byte + bytes;
             let (region, offset) = (extent.region as usize, extent.first_page * PAGE_SIZE as u64);
-            let post = |writer: &mut Writer| {
-                Ok(writer.post(slot, part.clone(), region, offset)?.then_some(()))
-            };
+            let post =
+                |writer: &mut Writer| Ok(writer.post(slot, part.clone(), region, offset)?.then_some(()));
             one_sided.until(&|| shared.stopped(), post)?;
         }
         one_sided.under_way += usize::from(!written.is_empty());
