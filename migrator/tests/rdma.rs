@@ -35,7 +35,7 @@ fn programs_that_write_at_random_arrive_as_they_were_when_they_paused() {
     for turn in 0..12 {
         let source = TestSource::new();
         let stop = AtomicBool::new(false);
-        let (streams, pages_per_ms) = (1 + random.below(6) as u8, 1 + random.below(30));
+        let (streams, pages_per_ms) = (1 + random.below(6) as u8, 1 + random.below(20));
         thread::scope(|scope| {
             scope.spawn(|| source.scribble(&stop, pages_per_ms, turn));
             let zeroed = random.below(2) == 0;
@@ -64,7 +64,7 @@ fn a_fabric_that_breaks_in_a_round_is_made_anew() {
             let source::Outcome::Moved { report, .. } = &attempt.source else {
                 panic!("{:?}", attempt.source)
             };
-            assert_eq!(report.resumed, 1, "{bytes}");
+            assert!(report.resumed >= 1, "{bytes}");
             assert!(attempt.machine.ran && !source.is_running());
             attempt.machine.assert_holds(&source);
         });
@@ -75,7 +75,7 @@ fn a_fabric_that_breaks_in_a_round_is_made_anew() {
 fn a_fabric_that_stalls_in_a_round_is_made_anew_after_the_limit() {
     let source = TestSource::new();
     let tamper = Some(Fabric::new(300_000, true, false).tamper());
-    let timeouts = Timeouts { silence: Duration::from_secs(3), ..timeouts() };
+    let timeouts = Timeouts { silence: Duration::from_secs(5), ..timeouts() };
     let attempt = Setup { tamper, timeouts, ..setup(2) }.run(&source);
     let source::Outcome::Moved { report, .. } = &attempt.source else { panic!("{:?}", attempt.source) };
     assert!(report.resumed >= 1);
@@ -105,7 +105,7 @@ fn a_fabric_that_breaks_or_stalls_in_the_blackout_leaves_the_source_running() {
                 armed.arm();
             }
         }));
-        let timeouts = Timeouts { silence: Duration::from_secs(3), ..timeouts() };
+        let timeouts = Timeouts { silence: Duration::from_secs(5), ..timeouts() };
         let attempt = Setup { tamper: Some(fabric.tamper()), control, timeouts, ..setup(2) }.run(&source);
         let source::Outcome::Failed { report, error } = &attempt.source else {
             panic!("{:?}", attempt.source)
@@ -121,7 +121,8 @@ fn windows_that_lie_end_in_an_error_and_the_source_goes_on() {
     fn every_key(window: &mut Window, change: impl Fn(&mut Key)) {
         window.regions.iter_mut().for_each(change);
     }
-    let lies: [(&str, fn(&mut Window)); 10] = [
+    type Lie = fn(&mut Window);
+    let lies: [(&str, Lie); 10] = [
         ("another key", |window| every_key(window, |key| key.key ^= 1)),
         ("addresses that wrap around", |window| every_key(window, |key| key.base = u64::MAX - 100)),
         ("addresses behind the memory", |window| every_key(window, |key| key.base += 1 << 30)),

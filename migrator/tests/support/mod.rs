@@ -360,7 +360,7 @@ impl Drop for CancelOnDrop<'_> {
 
 /// Long enough for a loaded machine; tests that wait for silence shorten it.
 pub fn timeouts() -> Timeouts {
-    let silence = Duration::from_secs(6);
+    let silence = Duration::from_secs(8);
     let keep_alive = Duration::from_millis(300);
     Timeouts { silence, running: silence, frame: silence, keep_alive, ..Timeouts::default() }
 }
