@@ -3,6 +3,7 @@
 
 pub mod proxy;
 
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, RwLock};
 use std::thread;
@@ -374,6 +375,14 @@ pub fn short_timeouts() -> Timeouts {
 
 pub fn listen() -> Listener {
     Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), &Security::default()).unwrap()
+}
+
+/// The address of this host's own network interface, if it has one.
+pub fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Sends nothing; the system only chooses the address that it would be sent from.
+    socket.connect("192.0.2.200:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback())
 }
 
 pub fn request(to: &Address, streams: u8) -> Request {
