@@ -1,18 +1,19 @@
 //! What the engine costs and does on this machine, without a VM: `cargo run --release -p migrator --example engine`.
 //!
 //! `costs`: one core's speed of everything that is done to a page. `throughput`: a quiet memory of random bytes over
-//! loopback. `cap`: the mean over any second of what arrives under a cap, for 1, 4 and 8 streams.
+//! loopback, by both transports, turn by turn. `cap`: the mean over any second of what arrives under a cap, for 1, 4 and 8 streams.
 
 use std::hint::black_box;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region, SourceMachine};
 use migrator::report::{MigrateReport, MigrateRequest, Request};
-use migrator::transport::{Listener, Security};
+use migrator::transport::{Listener, Security, Transport};
 use migrator::{bitmap, destination, source};
+use partita_rdma::HostMemory;
 
 const MIB: usize = 1 << 20;
 
@@ -75,32 +76,36 @@ impl SourceMachine for Quiet {
     }
 }
 
-/// Memory in pieces that streams write at the same time, and how many bytes came.
+/// Memory that streams write at the same time, and how many bytes came in frames.
 #[derive(Default)]
 struct Arrived {
-    memory: RwLock<Vec<Mutex<Vec<u8>>>>,
+    memory: OnceLock<HostMemory>,
     bytes: AtomicU64,
 }
 
 impl DestinationMachine for &Arrived {
     fn build(&mut self, description: &Description) -> Result<(), MachineError> {
-        let pieces = description.regions[0].bytes as usize / MIB;
-        *self.memory.write().map_err(|_| "poisoned")? =
-            (0..pieces).map(|_| Mutex::new(vec![0; MIB])).collect();
-        Ok(())
+        let memory = HostMemory::zeroed(description.regions[0].bytes as usize);
+        self.memory.set(memory).map_err(|_| "built twice".into())
     }
 
-    fn populate(&self, _: usize, _: u64, _: u64) -> Result<(), MachineError> {
+    fn memory(&self, _: usize) -> Option<HostMemory> {
+        self.memory.get().cloned()
+    }
+
+    fn populate(&self, _: usize, offset: u64, bytes: u64) -> Result<(), MachineError> {
+        let memory = self.memory.get().ok_or("not built")?;
+        let (mut byte, end) = ([0], offset + bytes);
+        // Reading does not disturb what streams write meanwhile.
+        for page in (offset..end).step_by(PAGE_SIZE) {
+            memory.read(page as usize, &mut byte);
+        }
         Ok(())
     }
 
     fn write_pages(&self, _: usize, first_page: u64, data: &[u8]) -> Result<(), MachineError> {
         self.bytes.fetch_add(data.len() as u64, Relaxed);
-        let memory = self.memory.read().map_err(|_| "poisoned")?;
-        for (page, data) in (first_page as usize..).zip(data.chunks(PAGE_SIZE)) {
-            let mut piece = memory[page * PAGE_SIZE / MIB].lock().map_err(|_| "poisoned")?;
-            piece[page * PAGE_SIZE % MIB..][..PAGE_SIZE].copy_from_slice(data);
-        }
+        self.memory.get().ok_or("not built")?.write(first_page as usize * PAGE_SIZE, data);
         Ok(())
     }
 
@@ -204,9 +209,31 @@ fn throughput() {
     let machine = Quiet::random(1024 * MIB);
     println!("1 GiB of random bytes over loopback, round 0:");
     for streams in [1, 2, 4, 8] {
-        let report = migrate(&machine, |request| request.streams = streams, |_| ());
-        let round = report.rounds[0];
-        println!("  {streams} streams: {:.2} GB/s", round.bytes as f64 / round.seconds / 1e9);
+        let mut speeds = Vec::new();
+        for transport in [Transport::Tcp, Transport::Rdma].repeat(3) {
+            let change = |request: &mut Request| {
+                request.streams = streams;
+                request.transport = transport;
+            };
+            let report = migrate(&machine, change, |_| ());
+            let round = report.rounds[0];
+            let speed = round.bytes as f64 / round.seconds / 1e9;
+            speeds.push(speed);
+            print!(
+                "  {streams} streams, {transport:?}: {speed:.2} GB/s, blackout {:.2} ms",
+                report.blackout_ms
+            );
+            match report.rdma {
+                None => println!(),
+                Some(it) => println!(
+                    "; {}: registered in {:.1} ms, connected in {:.1} ms",
+                    it.provider, it.registered_ms, it.connected_ms
+                ),
+            }
+        }
+        let best =
+            |first: usize| speeds.iter().skip(first).step_by(2).fold(0.0, |best: f64, it| best.max(*it));
+        println!("  {streams} streams, best of 3: RDMA / TCP = {:.2}", best(1) / best(0));
     }
 }
 

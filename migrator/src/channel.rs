@@ -1,5 +1,6 @@
 //! Frames over a connection: reads only the kinds that are allowed at that point, checks lengths before bodies.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use partita_tls::Peer;
@@ -23,7 +24,11 @@ impl ChannelError {
     /// Whether the connection is gone, with nothing wrong in what came over it: another one may carry on.
     pub fn is_break(&self) -> bool {
         let Self::Transport(error) = self else { return false };
-        matches!(error, TransportError::Closed | TransportError::Silent { .. } | TransportError::Io(_))
+        match error {
+            TransportError::Closed | TransportError::Silent { .. } | TransportError::Io(_) => true,
+            TransportError::Rdma(error) => error.is_break(),
+            _ => false,
+        }
     }
 }
 
@@ -57,6 +62,14 @@ impl Channel {
     /// Who the other side has proved to be; nobody on a plain connection.
     pub fn peer(&self) -> Option<Peer> {
         self.connection.peer()
+    }
+
+    /// The address of this side, for RDMA beside this connection.
+    ///
+    /// # Errors
+    /// See [`Connection::rdma_address`].
+    pub fn rdma_address(&self, insecure: bool) -> Result<IpAddr, TransportError> {
+        self.connection.rdma_address(insecure)
     }
 
     /// Sends the first bytes of a connection.

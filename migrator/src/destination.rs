@@ -2,6 +2,7 @@
 
 mod admit;
 mod pages;
+mod window;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::transport::{Listener, Timeouts, TransportError};
 use crate::wire::{self, Frame, Kind, Totals, WireError};
 
 use pages::Rounds;
+use window::OpenMemory;
 
 /// Where the destination is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +73,15 @@ pub enum DestinationError {
     /// The machine cannot be built from the description.
     #[error("the partition cannot be built here")]
     Build(#[source] MachineError),
+    /// The source asked for RDMA, and this machine's memory is not in this process.
+    #[error("this machine's memory cannot be written by RDMA: use --transport tcp")]
+    NoHostMemory,
+    /// The source asked for RDMA over a network that is not known to be trusted.
+    #[error("the memory is not opened to RDMA")]
+    NotOpened(#[source] TransportError),
+    /// The source asked for RDMA, and there is none.
+    #[error("the destination cannot open its memory to RDMA")]
+    Rdma(#[source] partita_rdma::Error),
     /// One of our verbs failed in the machine.
     #[error("the destination cannot {verb}")]
     Machine {
@@ -208,12 +219,16 @@ pub fn receive(
         Err(error) => return Outcome::Failed { error },
     };
     control.enter(Phase::Build);
-    if let Err(error) = machine.build(&description) {
-        let error = DestinationError::Build(error);
-        session.channel.close_with(&Frame::Refuse { reason: one_line(&error) });
-        return Outcome::Refused { error };
-    }
-    match session.fill(listener, machine, &description) {
+    let built = session.build(listener, machine, &description);
+    let mut open = match built {
+        Ok(open) => open,
+        Err(error) => {
+            session.channel.close_with(&Frame::Refuse { reason: one_line(&error) });
+            return Outcome::Refused { error };
+        }
+    };
+    // `open` outlives everything below, so that giving up its registrations delays nobody; it was closed when the last page was here.
+    match session.fill(listener, machine, &description, open.as_mut()) {
         Ok(pages) => session.finish(machine, description, pages),
         Err(error) => {
             let error = session.explain(error);
@@ -229,23 +244,42 @@ struct Session<'a> {
     id: [u8; 16],
     minor: u8,
     streams: u8,
+    /// Pages come by one-sided writes.
+    rdma: bool,
     options: &'a Options,
     control: &'a Control,
     started: Instant,
 }
 
 impl Session<'_> {
+    /// The machine, and its memory open to the source where that asked for it.
+    fn build(
+        &self,
+        listener: &Listener,
+        machine: &mut dyn DestinationMachine,
+        description: &Description,
+    ) -> Result<Option<OpenMemory>, DestinationError> {
+        let ip = self.rdma.then(|| self.channel.rdma_address(listener.is_insecure())).transpose();
+        let ip = ip.map_err(DestinationError::NotOpened)?;
+        machine.build(description).map_err(DestinationError::Build)?;
+        ip.map(|ip| OpenMemory::open(ip, machine, &description.regions)).transpose()
+    }
+
     /// From ACCEPT until everything is here, checked and restored; gives the pages received.
     fn fill(
         &mut self,
         listener: &Listener,
         machine: &mut dyn DestinationMachine,
         description: &Description,
+        mut open: Option<&mut OpenMemory>,
     ) -> Result<u64, DestinationError> {
         self.send(&Frame::Accept { annotation: self.options.annotation.clone() }, "accepting")?;
+        self.offer(open.as_deref())?;
         let mut streams = admit::streams(listener, self)?;
         self.control.enter(Phase::Rounds);
-        let rounds = Rounds::new(&*machine, &description.regions, self.control, self.options.timeouts);
+        let memory = open.as_ref().map(|open| open.memory().to_vec());
+        let rounds =
+            Rounds::new(&*machine, &description.regions, memory, self.control, self.options.timeouts);
         let mut round = 0;
         let (totals, state, received) = loop {
             let error = match self.take_in(&rounds, streams, round) {
@@ -259,9 +293,18 @@ impl Session<'_> {
             // What came is kept for a bounded time; then the first error is the reason.
             let Ok(again) = admit::again(listener, self, description.epoch) else { return Err(error) };
             (self.channel, round) = again;
+            if let Some(open) = &mut open {
+                // What is still under way must not overtake what comes next.
+                open.close();
+                rounds.distrust();
+            }
             for piece in rounds.held().chunks(wire::HELD_PIECE_BYTES) {
                 self.send(&Frame::Held(piece.to_vec()), "telling what came")?;
             }
+            if let Some(open) = &mut open {
+                open.open_again()?;
+            }
+            self.offer(open.as_deref())?;
             streams = admit::streams(listener, self)?;
             rounds.go_on();
         };
@@ -273,11 +316,25 @@ impl Session<'_> {
             missing => return Err(DestinationError::PagesMissing(missing)),
         }
         drop(rounds);
-        if wire::state_checksum(&state) != totals.state_checksum {
-            return Err(DestinationError::State);
+        thread::scope(|scope| {
+            // When READY is sent, nothing writes the memory any more. That takes a millisecond, beside what has to be done anyway.
+            if let Some(open) = open {
+                scope.spawn(|| open.close());
+            }
+            if wire::state_checksum(&state) != totals.state_checksum {
+                return Err(DestinationError::State);
+            }
+            machine.restore(&state).map_err(machine_failed("restore the saved state"))?;
+            Ok(received.iter().sum())
+        })
+    }
+
+    /// Tells where pages are written, if they are written one-sided.
+    fn offer(&mut self, open: Option<&OpenMemory>) -> Result<(), DestinationError> {
+        match open.and_then(OpenMemory::offer) {
+            Some(window) => self.send(&window, "opening the memory"),
+            None => Ok(()),
         }
-        machine.restore(&state).map_err(machine_failed("restore the saved state"))?;
-        Ok(received.iter().sum())
     }
 
     /// Everything from the first page, or the first after a break, to the end of the state.

@@ -15,6 +15,7 @@
 //!   Done      ◄───────────────────────────────── RUNNING
 //! ```
 //!
+//! With RDMA, WINDOW follows ACCEPT, pages are written one-sided into the destination's memory, and WRITTEN tells of them in place of DATA.
 //! Connections that break in a round are made anew, and the round goes on (`RESUME`, `HELD`).
 //! `docs/protocol.md` has the bytes. Before COMMIT is sent every error leaves a running, migratable source; after it
 //! the source never resumes by itself, so two running copies cannot be.

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use partita_rdma::HostMemory;
 use serde::{Deserialize, Serialize};
 
 /// An error of the machine behind the trait, passed through with its sources.
@@ -106,6 +107,11 @@ pub trait DestinationMachine: Sync {
     /// Must be `false` when `build` loads anything into the memory.
     fn is_zeroed(&self) -> bool {
         false
+    }
+    /// Where region `index` is in this process, all of it, after `build`: for one-sided writes into it. None: this machine's memory can
+    /// only be written by `write_pages`, and a source that asks for RDMA is refused.
+    fn memory(&self, _index: usize) -> Option<HostMemory> {
+        None
     }
     /// Makes host memory present behind `bytes` of region `index` from `offset` on (called on threads of its own during
     /// round 0, beside `write_pages` of the same pages: it must keep what is in them).

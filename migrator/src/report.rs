@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::codec::{Codec, Compression};
 use crate::partition::{PAGE_SIZE, Share};
 use crate::policy::{Next, OnTimeout, StopReason};
-use crate::transport::{Address, Security, Timeouts};
+use crate::transport::{Address, Security, Timeouts, Transport};
 use crate::wire::STREAMS_MAX;
 
 /// Body of `POST /v1/migrate`; everything but `to` is optional.
@@ -44,7 +44,10 @@ pub struct MigrateRequest {
     /// Whether pages are packed on the wire.
     #[serde(default)]
     pub compression: Compression,
-    /// Allow a destination that is not on this machine although the connection is plain.
+    /// How pages get into the destination's memory.
+    #[serde(default)]
+    pub transport: Transport,
+    /// Allow a destination that is not on this machine although the connection is plain, or pages go by RDMA.
     #[serde(default)]
     pub insecure: bool,
     /// Certificate, key and CA for this migration, in place of those of the process.
@@ -74,6 +77,9 @@ pub enum RequestError {
     /// Number of streams out of range.
     #[error("streams is {0}: use 1 to {STREAMS_MAX}")]
     Streams(u8),
+    /// Pages that are written one-sided cannot be packed.
+    #[error("compression is not for transport rdma: leave it out, or use transport tcp")]
+    Compression,
     /// A cap of zero bytes per second.
     #[error("bandwidth_bytes_per_s is 0: leave it out for no cap")]
     Bandwidth,
@@ -121,6 +127,7 @@ impl MigrateRequest {
             await_switch: false,
             patience_ms: default_patience_ms(),
             compression: Compression::default(),
+            transport: Transport::default(),
             insecure: false,
             tls: None,
         }
@@ -137,6 +144,11 @@ impl MigrateRequest {
         }
         if !(1..=STREAMS_MAX).contains(&self.streams) {
             return Err(RequestError::Streams(self.streams));
+        }
+        if self.transport == Transport::Rdma
+            && matches!(self.compression, Compression::Lz4 | Compression::Zstd)
+        {
+            return Err(RequestError::Compression);
         }
         if self.bandwidth_bytes_per_s == Some(0) {
             return Err(RequestError::Bandwidth);
@@ -156,6 +168,7 @@ impl MigrateRequest {
             epoch,
             streams: self.streams,
             compression: self.compression,
+            transport: self.transport,
             bandwidth_bytes_per_s: self.bandwidth_bytes_per_s,
             downtime_limit: Duration::from_millis(self.downtime_limit_ms),
             timeout: Duration::from_secs(self.timeout_s),
@@ -180,6 +193,8 @@ pub struct Request {
     pub streams: u8,
     /// Whether pages are packed on the wire.
     pub compression: Compression,
+    /// How pages get into the destination's memory.
+    pub transport: Transport,
     /// Cap over all streams, lifted in the blackout.
     pub bandwidth_bytes_per_s: Option<u64>,
     /// Ceiling of the predicted blackout.
@@ -234,6 +249,19 @@ pub(crate) fn note_round(rounds: &mut Vec<RoundReport>, round: RoundReport) {
         rounds.pop();
     }
     rounds.push(round);
+}
+
+/// What RDMA cost before the first page.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RdmaReport {
+    /// libfabric's name of the provider.
+    pub provider: String,
+    /// Whether writes completed with FI_DELIVERY_COMPLETE; else a read behind them proved that they are visible.
+    pub delivery_complete: bool,
+    /// The destination registered its memory, before ACCEPT.
+    pub registered_ms: f64,
+    /// The source registered its buffers and reached the destination on every stream, before round 0.
+    pub connected_ms: f64,
 }
 
 /// What was predicted, and what came of it.
@@ -301,6 +329,9 @@ pub struct MigrateReport {
     /// How often the connections broke and the move went on with what the destination had.
     #[serde(default)]
     pub resumed: u32,
+    /// For transport rdma; null for tcp.
+    #[serde(default)]
+    pub rdma: Option<RdmaReport>,
     /// Why the rounds ended; null when they did not.
     pub stop_reason: Option<StopReason>,
     /// Every round; the last one is the blackout's.
@@ -362,6 +393,10 @@ mod tests {
             (MigrateRequest { streams: 17, ..good.clone() }, RequestError::Streams(17)),
             (MigrateRequest { timeout_s: 0, ..good.clone() }, RequestError::Timeout(0)),
             (MigrateRequest { bandwidth_bytes_per_s: Some(0), ..good.clone() }, RequestError::Bandwidth),
+            (
+                MigrateRequest { transport: Transport::Rdma, compression: Compression::Lz4, ..good.clone() },
+                RequestError::Compression,
+            ),
             (MigrateRequest { epoch: Some(3), ..good }, RequestError::Epoch { requested: 3, current: 3 }),
         ];
         for (request, error) in cases {

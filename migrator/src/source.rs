@@ -3,6 +3,7 @@
 mod brake;
 mod packing;
 mod pool;
+mod rdma;
 mod resume;
 mod stream;
 
@@ -10,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use partita_rdma::Window;
 use thiserror::Error;
 
 use crate::bitmap;
@@ -21,8 +23,8 @@ use crate::ownership::{Source as Ownership, SourceEvent};
 use crate::partition::{Description, MachineError, PAGE_SIZE, Share, SourceMachine};
 use crate::policy::{self, Decision, GoOn, Next, OnTimeout, StopReason};
 use crate::report::{self, MigrateReport, Prediction, Request, RoundReport, one_line};
-use crate::transport::{self, Connection, TransportError};
-use crate::wire::{self, Frame, Header, Hello, Kind, Role, Totals, VERSION_MINOR, WireError};
+use crate::transport::{self, Connection, Transport, TransportError};
+use crate::wire::{self, Frame, Header, Kind, Role, Totals, WireError};
 
 use brake::Brake;
 use packing::Packing;
@@ -229,6 +231,7 @@ pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control
         channel: None,
         spoken: clock::now(),
         annotation: Vec::new(),
+        window: None,
         tracking: false,
         ownership: Ownership::Runs,
         brake: Brake::default(),
@@ -268,6 +271,8 @@ struct Attempt<'a> {
     /// When the destination last heard of us on the control connection, over all rounds.
     spoken: Instant,
     annotation: Vec<u8>,
+    /// Where pages are written, if they are written one-sided.
+    window: Option<Window>,
     tracking: bool,
     ownership: Ownership,
     brake: Brake,
@@ -342,8 +347,8 @@ impl Attempt<'_> {
         let connection = self.open_connection().map_err(failed)?;
         let round_trip = start.elapsed();
         let mut channel = Channel::new(connection, self.request.timeouts);
-        let hello =
-            Hello { minor: VERSION_MINOR, role: Role::Control, streams: self.request.streams, session };
+        self.check_rdma(&channel).map_err(failed)?;
+        let hello = self.hello(Role::Control, session);
         channel.send_hello(&hello, &|| self.control.is_cancelled()).map_err(channel_failed("connecting"))?;
         self.channel = Some(channel);
         Ok((session, round_trip))
@@ -365,6 +370,9 @@ impl Attempt<'_> {
         if facts.len() as u64 > wire::MACHINE_BYTES_MAX {
             return Err(SourceError::Describe(WireError::Invalid("it has too many machine facts")));
         }
+        if self.request.transport == Transport::Rdma {
+            self.send(&Frame::Rdma, doing)?;
+        }
         let (pieces, last) = facts.as_chunks::<{ wire::MACHINE_PIECE_BYTES }>();
         for piece in pieces {
             self.send(&Frame::Machine(piece.to_vec()), doing)?;
@@ -379,11 +387,12 @@ impl Attempt<'_> {
             Frame::Refuse { reason } => return Err(SourceError::Refused(reason)),
             other => return Err(unexpected(other.kind(), "waiting for ACCEPT")),
         }
+        self.receive_window(&description)?;
         Ok(description)
     }
 
     fn open_streams<'s>(
-        &self,
+        &mut self,
         session: [u8; 16],
         shared: &'s Shared<'s>,
     ) -> Result<Vec<PageStream<'s>>, SourceError>
@@ -394,15 +403,7 @@ impl Attempt<'_> {
         let stop = || self.control.is_cancelled();
         let open = |number: u8| -> Result<PageStream<'s>, ChannelError> {
             let mut channel = Channel::new(self.open_connection()?, self.request.timeouts);
-            channel.send_hello(
-                &Hello {
-                    minor: VERSION_MINOR,
-                    role: Role::Pages(number),
-                    streams: self.request.streams,
-                    session,
-                },
-                &stop,
-            )?;
+            channel.send_hello(&self.hello(Role::Pages(number), session), &stop)?;
             let silence = self.request.timeouts.silence;
             let joined = Expect { kinds: &[Kind::Joined], phase: "joining a stream", silence, stop: &stop };
             channel.receive(joined)?;
@@ -411,9 +412,11 @@ impl Attempt<'_> {
             }
             Ok(PageStream::new(number, channel, machine, shared, silence))
         };
-        (0..self.request.streams)
+        let mut streams = (0..self.request.streams)
             .map(|number| open(number).map_err(|source| self.stream_failed(number, source)))
-            .collect()
+            .collect::<Result<Vec<_>, _>>()?;
+        self.connect_writers(&mut streams)?;
+        Ok(streams)
     }
 
     fn stream_failed(&self, stream: u8, source: ChannelError) -> SourceError {
@@ -690,9 +693,8 @@ impl Attempt<'_> {
         let (SourceError::Stream { source, .. } | SourceError::Channel { source, .. }) = &error else {
             return error;
         };
-        // Who was silent explains nothing, and a wrong frame explains itself; neither may delay our ABORT.
-        if !matches!(source, ChannelError::Transport(cause) if !matches!(cause, TransportError::Silent { .. }))
-        {
+        // Who was silent explains nothing, and a wrong frame or our own fabric explains itself; none may delay our ABORT.
+        if !matches!(source, ChannelError::Transport(cause) if !cause.explains_itself()) {
             return error;
         }
         let expect = Expect {

@@ -6,7 +6,7 @@ mod address;
 mod secure;
 
 use std::io::{self, BufReader, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use partita_tls::{Identity, IdentityError, Peer, Role, Wanted, explain};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock;
@@ -27,6 +28,17 @@ pub use address::{Address, AddressError, Scheme};
 const TICK: Duration = Duration::from_millis(100);
 /// Bytes buffered by a reader: one full page frame.
 const READ_BUFFER_BYTES: usize = 256 * 1024 + 64;
+
+/// How pages get into the destination's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// In frames over the page streams' connections: TCP, or TLS over it.
+    #[default]
+    Tcp,
+    /// By one-sided writes over libfabric; the connections carry everything else.
+    Rdma,
+}
 
 /// How long to wait for the other side, step by step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +120,29 @@ pub enum TransportError {
         /// What was asked for.
         address: Address,
     },
+    /// Pages would leave this machine unprotected.
+    #[error(
+        "{ip} is not on this machine, and RDMA writes are neither encrypted nor authenticated: use --transport tcp, or \
+         --insecure on both sides if the network is trusted"
+    )]
+    RdmaInsecure {
+        /// The other side.
+        ip: IpAddr,
+    },
+    /// RDMA carries nothing.
+    #[error(
+        "nothing came back by RDMA ({provider}) for {limit_ms} ms, although the connections work: check that its network connects \
+         both hosts (firewall, FI_PROVIDER), or use --transport tcp"
+    )]
+    RdmaSilent {
+        /// The provider.
+        provider: String,
+        /// How long was waited.
+        limit_ms: u128,
+    },
+    /// RDMA failed.
+    #[error(transparent)]
+    Rdma(#[from] partita_rdma::Error),
     /// Nobody answers there.
     #[error("cannot connect to {address}: check that `vmm receive` listens there")]
     Connect {
@@ -164,6 +199,17 @@ pub enum TransportError {
     /// The system's error.
     #[error("connection failed")]
     Io(#[from] io::Error),
+}
+
+impl TransportError {
+    /// Whether this side knows all about it, so that the other one need not be asked.
+    pub fn explains_itself(&self) -> bool {
+        match self {
+            Self::Silent { .. } | Self::RdmaSilent { .. } | Self::RdmaInsecure { .. } => true,
+            Self::Rdma(error) => !error.is_break(),
+            _ => false,
+        }
+    }
 }
 
 /// The socket addresses that `address` stands for; refuses plain ones that are not loopback unless `insecure`.
@@ -253,6 +299,16 @@ impl Connection {
     /// Who the other side has proved to be; nobody on a plain connection, or before the first bytes were read.
     pub fn peer(&self) -> Option<Peer> {
         self.secure.as_ref()?.peer()
+    }
+
+    /// The address of this side, for RDMA over the same interface; refused where pages would leave this machine, unless `insecure`.
+    ///
+    /// # Errors
+    /// `RdmaInsecure`, or the system's.
+    pub fn rdma_address(&self, insecure: bool) -> Result<IpAddr, TransportError> {
+        let socket = self.socket.get_ref();
+        let (near, far) = (socket.local_addr()?.ip().to_canonical(), socket.peer_addr()?.ip().to_canonical());
+        if far.is_loopback() || insecure { Ok(near) } else { Err(TransportError::RdmaInsecure { ip: far }) }
     }
 
     /// What an error of the socket, or of TLS over it, comes to.
@@ -423,6 +479,7 @@ pub struct Listener {
     socket: TcpListener,
     address: Address,
     secure: Option<Arc<ServerConfig>>,
+    insecure: bool,
 }
 
 impl Listener {
@@ -440,12 +497,17 @@ impl Listener {
         let socket = TcpListener::bind(addresses.as_slice()).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         let address = address.bound(socket.local_addr().map_err(failed)?);
-        Ok(Self { socket, address, secure })
+        Ok(Self { socket, address, secure, insecure: security.insecure })
     }
 
     /// Where it listens, with the port it got.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Whether it takes what is not protected from other machines.
+    pub fn is_insecure(&self) -> bool {
+        self.insecure
     }
 
     /// The next connection, waited for until `limit` (without one, for ever). Over TLS nobody has proved anything yet:

@@ -8,6 +8,8 @@ use std::fmt;
 use thiserror::Error;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use partita_rdma::Window;
+
 use crate::codec::{Codec, CodecError};
 use crate::partition::{Description, PAGE_SIZE, Region};
 
@@ -16,7 +18,9 @@ pub const MAGIC: [u8; 8] = *b"PARTITAM";
 /// Major version of this protocol; both sides must have the same.
 pub const VERSION_MAJOR: u8 = 1;
 /// Minor version: a destination takes sources of its own and of older ones.
-pub const VERSION_MINOR: u8 = 1;
+pub const VERSION_MINOR: u8 = 2;
+/// What a source says when its pages come as frames: nothing of 1.2 is used then, so a destination of 1.1 takes it.
+pub const VERSION_MINOR_FRAMES: u8 = 1;
 /// Bytes of a hello.
 pub const HELLO_BYTES: usize = 32;
 /// Bytes of a frame's header.
@@ -25,6 +29,10 @@ pub const HEADER_BYTES: usize = 16;
 pub const EXTENT_BYTES: usize = 16;
 /// Bytes between the extent and the packed pages of a PACKED frame.
 pub const CODEC_BYTES: usize = 8;
+/// Bytes of a WRITTEN frame's body: an extent and a checksum.
+pub const WRITTEN_BYTES: usize = EXTENT_BYTES + 8;
+/// Bytes of an encoded window: names and addresses are bounded, and 64 regions have their keys.
+pub const WINDOW_BYTES_MAX: usize = 4096;
 /// Most bytes of bitmap in one HELD frame.
 pub const HELD_PIECE_BYTES: usize = 128 * 1024;
 /// Page streams of one migration.
@@ -113,6 +121,12 @@ pub enum WireError {
     /// A description that cannot be decoded.
     #[error("the description cannot be decoded")]
     Description(#[source] postcard::Error),
+    /// A window that cannot be decoded.
+    #[error("the window cannot be decoded")]
+    WindowBytes(#[source] postcard::Error),
+    /// A window that makes no sense.
+    #[error(transparent)]
+    Window(#[from] partita_rdma::Error),
     /// A description that makes no sense.
     #[error("the description is invalid: {0}")]
     Invalid(&'static str),
@@ -218,6 +232,8 @@ pub enum Kind {
     Machine = 0x07,
     /// Source, since 1.1, first on a new control connection of a migration whose connections broke in a round.
     Resume = 0x08,
+    /// Source, since 1.2, before DESCRIBE: pages will be written one-sided.
+    Rdma = 0x09,
     /// Destination: the machine is built.
     Accept = 0x11,
     /// Destination: it will not be built.
@@ -230,6 +246,8 @@ pub enum Kind {
     Running = 0x15,
     /// Destination, since 1.1: a piece of the bitmap of the pages that came at least once, in answer to RESUME.
     Held = 0x16,
+    /// Destination, since 1.2, behind ACCEPT and behind the last HELD if the source asked for it: where pages are written.
+    Window = 0x17,
     /// Source: pages with data.
     Data = 0x21,
     /// Source: pages of zeros.
@@ -240,11 +258,13 @@ pub enum Kind {
     RoundAck = 0x24,
     /// Source, since 1.1: pages with data, packed.
     Packed = 0x25,
+    /// Source, since 1.2: pages that were written one-sided and are in the memory.
+    Written = 0x26,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 22] = [
         Kind::Describe,
         Kind::KeepAlive,
         Kind::Final,
@@ -264,6 +284,9 @@ impl Kind {
         Kind::Packed,
         Kind::Resume,
         Kind::Held,
+        Kind::Rdma,
+        Kind::Window,
+        Kind::Written,
     ];
 
     fn from_byte(byte: u8) -> Result<Self, WireError> {
@@ -273,7 +296,7 @@ impl Kind {
     /// Most bytes its body may have.
     pub const fn body_bytes_max(self) -> usize {
         match self {
-            Self::KeepAlive | Self::Joined => 0,
+            Self::KeepAlive | Self::Joined | Self::Rdma => 0,
             Self::Commit | Self::Ready | Self::Running => 8,
             Self::Describe => DESCRIPTION_BYTES_MAX,
             Self::Final => 24 + 8 * STREAMS_MAX as usize,
@@ -285,6 +308,8 @@ impl Kind {
             Self::Packed => EXTENT_BYTES + CODEC_BYTES + DATA_PAGES_MAX as usize * PAGE_SIZE,
             Self::Zero | Self::RoundEnd | Self::RoundAck | Self::Resume => EXTENT_BYTES,
             Self::Held => HELD_PIECE_BYTES,
+            Self::Window => WINDOW_BYTES_MAX,
+            Self::Written => WRITTEN_BYTES,
         }
     }
 }
@@ -389,7 +414,7 @@ impl Extent {
         bytes
     }
 
-    /// The extent of a DATA, PACKED or ZERO body, inside `regions`, and the data behind it.
+    /// The extent of a DATA, PACKED, WRITTEN or ZERO body, inside `regions`, and the data behind it.
     ///
     /// # Errors
     /// A length that does not fit the number of pages, or pages outside the memory.
@@ -400,6 +425,7 @@ impl Extent {
         let (pages_max, bytes) = match kind {
             Kind::Data => (DATA_PAGES_MAX, u64::from(pages) * PAGE_SIZE as u64),
             Kind::Packed => (DATA_PAGES_MAX, data.len() as u64),
+            Kind::Written => (DATA_PAGES_MAX, 8),
             _ => (ZERO_PAGES_MAX, 0),
         };
         if data.len() as u64 != bytes {
@@ -414,6 +440,20 @@ impl Extent {
         }
         Ok((Self { region, pages, first_page }, data))
     }
+}
+
+/// Checksum of pages that were written one-sided: XXH3-64 (seed 0).
+pub fn pages_checksum(pages: &[u8]) -> u64 {
+    xxh3_64(pages)
+}
+
+/// Compares `pages`, the memory at a WRITTEN frame's extent, with the checksum behind that.
+///
+/// # Errors
+/// `Checksum`.
+pub fn verify_written(data: &[u8], pages: &[u8]) -> Result<(), WireError> {
+    let same = data == pages_checksum(pages).to_le_bytes();
+    if same { Ok(()) } else { Err(WireError::Checksum(Kind::Written)) }
 }
 
 /// What is before packed pages: the codec, and zeros.
@@ -450,7 +490,7 @@ pub struct Totals {
     pub stream_pages: Vec<u64>,
 }
 
-/// A frame other than DATA, PACKED and ZERO.
+/// A frame other than DATA, PACKED, WRITTEN and ZERO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// See [`Kind::Describe`].
@@ -472,6 +512,15 @@ pub enum Frame {
     Held(Vec<u8>),
     /// See [`Kind::Machine`].
     Machine(Vec<u8>),
+    /// See [`Kind::Rdma`].
+    Rdma,
+    /// See [`Kind::Window`].
+    Window {
+        /// How long registering the memory took.
+        registered_us: u64,
+        /// What the source has to know to write it.
+        window: Window,
+    },
     /// See [`Kind::Commit`].
     Commit {
         /// The epoch that the destination owns from now on.
@@ -531,6 +580,8 @@ impl Frame {
             Self::Final(_) => Kind::Final,
             Self::State(_) => Kind::State,
             Self::Machine(_) => Kind::Machine,
+            Self::Rdma => Kind::Rdma,
+            Self::Window { .. } => Kind::Window,
             Self::Resume { .. } => Kind::Resume,
             Self::Held(_) => Kind::Held,
             Self::Commit { .. } => Kind::Commit,
@@ -555,7 +606,10 @@ impl Frame {
                 check_description(description)?;
                 postcard::to_stdvec(description).map_err(WireError::Description)?
             }
-            Self::KeepAlive | Self::Joined => Vec::new(),
+            Self::KeepAlive | Self::Joined | Self::Rdma => Vec::new(),
+            Self::Window { registered_us, window } => {
+                postcard::to_stdvec(&(registered_us, window)).map_err(WireError::WindowBytes)?
+            }
             Self::Final(totals) => encode_totals(totals),
             Self::State(bytes)
             | Self::Machine(bytes)
@@ -577,7 +631,7 @@ impl Frame {
     /// From the kind and a body whose length and checksum were verified.
     ///
     /// # Errors
-    /// A malformed body; DATA, PACKED and ZERO are not decoded here and are refused.
+    /// A malformed body; DATA, PACKED, WRITTEN and ZERO are not decoded here and are refused.
     pub fn decode(kind: Kind, body: &[u8]) -> Result<Self, WireError> {
         let malformed = || WireError::Length { kind, bytes: body.len() as u64 };
         let number = || body.try_into().map(u64::from_le_bytes).map_err(|_| malformed());
@@ -592,6 +646,16 @@ impl Frame {
             }
             Kind::KeepAlive if body.is_empty() => Self::KeepAlive,
             Kind::Joined if body.is_empty() => Self::Joined,
+            Kind::Rdma if body.is_empty() => Self::Rdma,
+            Kind::Window => {
+                let ((registered_us, window), rest): ((u64, Window), _) =
+                    postcard::take_from_bytes(body).map_err(WireError::WindowBytes)?;
+                window.check()?;
+                if !rest.is_empty() {
+                    return Err(malformed());
+                }
+                Self::Window { registered_us, window }
+            }
             Kind::Final => Self::Final(decode_totals(body).ok_or_else(malformed)?),
             Kind::State if !body.is_empty() => Self::State(body.to_vec()),
             Kind::Machine if !body.is_empty() => Self::Machine(body.to_vec()),
@@ -614,10 +678,10 @@ impl Frame {
                 (round, 0, pages) => Self::RoundAck { round, pages },
                 _ => return Err(WireError::Reserved(kind)),
             },
-            Kind::KeepAlive | Kind::Joined | Kind::State | Kind::Machine | Kind::Held => {
+            Kind::KeepAlive | Kind::Joined | Kind::Rdma | Kind::State | Kind::Machine | Kind::Held => {
                 return Err(malformed());
             }
-            Kind::Data | Kind::Packed | Kind::Zero => {
+            Kind::Data | Kind::Packed | Kind::Written | Kind::Zero => {
                 return Err(WireError::Unexpected { kind, wanted: "outside a page stream" });
             }
         })

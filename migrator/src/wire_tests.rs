@@ -58,6 +58,21 @@ fn golden_bytes() {
         assert_eq!(Frame::decode(frame.kind(), &bytes[HEADER_BYTES..]).unwrap(), frame);
         lines.push(hex(&bytes));
     }
+    let key = |key, base| partita_rdma::Key { key, base };
+    let window = Window {
+        provider: "tcp;ofi_rxm".to_owned(),
+        format: 2,
+        address: vec![0x0a; 16],
+        regions: vec![key(1 << 40, 0), key(7, 0x7f00_0000_0000)],
+    };
+    for frame in [Frame::Rdma, Frame::Window { registered_us: 1500, window }] {
+        let bytes = frame.encode().unwrap();
+        assert_eq!(Frame::decode(frame.kind(), &bytes[HEADER_BYTES..]).unwrap(), frame);
+        lines.push(hex(&bytes));
+    }
+    let written = [&extent[..], &pages_checksum(&page).to_le_bytes()].concat();
+    verify_written(&written[EXTENT_BYTES..], &page).unwrap();
+    lines.push(hex(&Header::seal(Kind::Written, &written, &[]).unwrap()) + &hex(&written));
     assert_eq!(lines.join("\n"), include_str!("golden.txt").trim_end());
 }
 
@@ -111,24 +126,52 @@ fn versions_and_roles_that_do_not_exist_are_refused() {
     }
 }
 
-/// Every byte that a source of 1.0 may send is understood as it was.
+/// Every byte that a source of 1.0 or 1.1 may send is understood as it was.
 #[test]
-fn the_older_minor_version_is_understood() {
+fn older_minor_versions_are_understood() {
     let unhex = |line: &str| -> Vec<u8> {
         (0..line.len() / 2).map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap()).collect()
     };
-    let mut lines = include_str!("golden-1.0.txt").lines().map(unhex);
-    let hello = Hello::decode(lines.next().unwrap().as_slice().try_into().unwrap()).unwrap();
-    assert_eq!((hello.minor, hello.role, hello.streams), (0, Role::Pages(3), 4));
-    assert_eq!(hello.session, *b"0123456789abcdef");
-    for frame in frames() {
-        let bytes = lines.next().unwrap();
-        let (header, body) = bytes.split_at(HEADER_BYTES);
-        let header = Header::decode(header.try_into().unwrap()).unwrap();
-        header.verify(body).unwrap();
-        assert_eq!(Frame::decode(header.kind, body).unwrap(), frame);
+    // Behind the frames: DATA and ZERO, and since 1.1 PACKED, RESUME and HELD.
+    let texts = [include_str!("golden-1.0.txt"), include_str!("golden-1.1.txt")];
+    for (minor, (text, more)) in texts.into_iter().zip([2, 5]).enumerate() {
+        let mut lines = text.lines().map(unhex);
+        let hello = Hello::decode(lines.next().unwrap().as_slice().try_into().unwrap()).unwrap();
+        assert_eq!((usize::from(hello.minor), hello.role, hello.streams), (minor, Role::Pages(3), 4));
+        assert_eq!(hello.session, *b"0123456789abcdef");
+        for frame in frames() {
+            let bytes = lines.next().unwrap();
+            let (header, body) = bytes.split_at(HEADER_BYTES);
+            let header = Header::decode(header.try_into().unwrap()).unwrap();
+            header.verify(body).unwrap();
+            assert_eq!(Frame::decode(header.kind, body).unwrap(), frame);
+        }
+        assert_eq!(lines.count(), more);
     }
-    assert_eq!(lines.count(), 2, "DATA and ZERO");
+}
+
+#[test]
+fn windows_that_cannot_be_are_refused() {
+    let good = Window { provider: "x".to_owned(), format: 0, address: vec![1], regions: vec![] };
+    let decode =
+        |window: &Window| Frame::decode(Kind::Window, &postcard::to_stdvec(&(0u64, window)).unwrap());
+    assert!(decode(&good).is_ok());
+    for window in [
+        Window { provider: "^tcp".to_owned(), ..good.clone() },
+        Window { provider: "a b".to_owned(), ..good.clone() },
+        Window { provider: String::new(), ..good.clone() },
+        Window { address: vec![], ..good.clone() },
+        Window { address: vec![0; 257], ..good.clone() },
+    ] {
+        assert!(matches!(decode(&window), Err(WireError::Window(_))), "{window:?}");
+    }
+    let mut long = postcard::to_stdvec(&(0u64, &good)).unwrap();
+    long.push(0);
+    assert!(matches!(Frame::decode(Kind::Window, &long), Err(WireError::Length { .. })));
+    let checksum = pages_checksum(&[1; PAGE_SIZE]).to_le_bytes();
+    assert!(
+        verify_written(&checksum, &[2; PAGE_SIZE]).is_err() && verify_written(&[], &[1; PAGE_SIZE]).is_err()
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use migrator::channel::{Channel, Expect};
 use migrator::partition::SourceMachine;
-use migrator::transport::{Address, Connection, Listener, Security, Timeouts, TransportError};
+use migrator::transport::{Address, Connection, Listener, Security, Timeouts, Transport, TransportError};
 use migrator::wire::{self, Frame, Hello, Kind};
 use migrator::{destination, source};
 use nix::time::ClockId;
@@ -174,6 +174,15 @@ impl Migrated {
 }
 
 fn migrate(listener: &Listener, security: &Security, timeouts: Timeouts) -> Migrated {
+    migrate_over(Transport::Tcp, listener, security, timeouts)
+}
+
+fn migrate_over(
+    transport: Transport,
+    listener: &Listener,
+    security: &Security,
+    timeouts: Timeouts,
+) -> Migrated {
     let machine = TestSource::new();
     let mut built = TestDestination::new(true);
     let options = destination::Options { annotation: b"unix:/fabric".to_vec(), timeouts };
@@ -183,6 +192,7 @@ fn migrate(listener: &Listener, security: &Security, timeouts: Timeouts) -> Migr
         let _guard = CancelOnDrop(&control);
         let mut request = request(listener.address(), 4);
         request.security = security.clone();
+        request.transport = transport;
         let source = source::migrate(&machine, &request, &source::Control::new());
         if !matches!(source, source::Outcome::Moved { .. }) {
             control.cancel();
@@ -203,7 +213,38 @@ fn a_migration_over_tls_is_a_migration_and_a_refused_one_leaves_the_source_runni
     let said = migrator::report::one_line(error);
     assert!(said.contains("does not know the CA of our certificate"), "{said}");
     assert!(refused.source.is_running() && refused.attempt.machine.description.is_none());
-    migrate(&listener, &security(&ours.enrol("source", Some(Role::Host))), timeouts()).assert_moved();
+    let source = security(&ours.enrol("source", Some(Role::Host)));
+    for transport in [Transport::Tcp, Transport::Rdma] {
+        migrate_over(transport, &listener, &source, timeouts()).assert_moved();
+    }
+}
+
+/// RDMA has none of the protection of the connections beside it, so leaving the machine needs the word of both sides.
+#[test]
+fn rdma_beside_tls_leaves_the_machine_only_if_both_sides_say_insecure() {
+    let Some(ip) = own_address() else { return };
+    let ca = Ca::new("ours");
+    let enrol = |name: &str| {
+        let hosts = vec![ip.to_string()];
+        let subject = Subject { name: name.into(), hosts, role: Some(Role::Host), days: 1 };
+        ca.authority.enrol(ca.directory.path(), name, &subject).unwrap()
+    };
+    let (here, there) = (security(&enrol("here")), security(&enrol("there")));
+    let address = format!("tls:{ip}:0").parse().unwrap();
+    for (source_insecure, destination_insecure) in [(false, true), (true, false), (true, true)] {
+        let listener =
+            Listener::bind(&address, &Security { insecure: destination_insecure, ..there.clone() }).unwrap();
+        let source = Security { insecure: source_insecure, ..here.clone() };
+        let migrated = migrate_over(Transport::Rdma, &listener, &source, timeouts());
+        match &migrated.attempt.source {
+            source::Outcome::Failed { error, .. } if !(source_insecure && destination_insecure) => {
+                let said = migrator::report::one_line(error);
+                assert!(said.contains("--insecure") && said.contains("--transport tcp"), "{said}");
+                assert!(migrated.source.is_running() && migrated.attempt.machine.description.is_none());
+            }
+            _ => migrated.assert_moved(),
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region};
+use partita_rdma::HostMemory;
 use vmm::fabric;
 use vmm::fabric::address::Address;
 use vmm::fabric::socket::{Bound, Credentials};
@@ -72,6 +73,10 @@ impl DestinationMachine for Destination {
         };
         self.partition = Some(Arc::new(Partition::prepare(name, blueprint, fabric)?));
         Ok(())
+    }
+
+    fn memory(&self, index: usize) -> Option<HostMemory> {
+        self.partition.as_ref()?.open_memory(index)
     }
 
     fn is_zeroed(&self) -> bool {

@@ -208,7 +208,10 @@ pub struct MigrateArgs {
     /// Pack pages on the wire: when a sample says that it pays, never, or always with one codec
     #[arg(long, value_enum, default_value = "auto")]
     pub compression: Compression,
-    /// Allow a plain connection to another machine
+    /// How pages go into the destination's memory: over the connections, or by one-sided writes over libfabric
+    #[arg(long, value_enum, default_value = "tcp")]
+    pub transport: Transport,
+    /// Allow a plain connection, or RDMA, to another machine
     #[arg(long)]
     pub insecure: bool,
     /// In place of the files that the partition's process was started with
@@ -222,6 +225,13 @@ pub enum Compression {
     None,
     Zstd,
     Lz4,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Transport {
+    Tcp,
+    /// libfabric chooses the provider (verbs, efa, cxi, tcp;ofi_rxm; FI_PROVIDER narrows it); nothing is encrypted
+    Rdma,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

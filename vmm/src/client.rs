@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::cli::{Action, Compression, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction};
+use crate::cli::{Action, Compression, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction, Transport};
 
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -60,6 +60,10 @@ fn migration(arguments: &MigrateArgs) -> Value {
         Compression::Zstd => "zstd",
         Compression::Lz4 => "lz4",
     };
+    let transport = match arguments.transport {
+        Transport::Tcp => "tcp",
+        Transport::Rdma => "rdma",
+    };
     json!({
         "tls": (!tls.is_empty()).then_some(tls),
         "to": arguments.to.to_string(),
@@ -71,6 +75,7 @@ fn migration(arguments: &MigrateArgs) -> Value {
         "await_switch": arguments.await_switch,
         "patience_ms": arguments.patience_ms,
         "compression": compression,
+        "transport": transport,
         "insecure": arguments.insecure,
     })
 }

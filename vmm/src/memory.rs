@@ -5,12 +5,15 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use partita_abi::{
     MEMORY_BYTES_MAX, PAGE_SIZE, RANKS_MAX, RING_BYTES_MAX, RING_BYTES_MIN, RINGS_BASE, SYSTEM_BASE,
     ring_area_bytes,
 };
+use partita_rdma::HostMemory;
 use thiserror::Error;
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::{
@@ -223,6 +226,16 @@ impl Memory {
         GuestMemoryBackend::get_host_address(&self.map, GuestAddress(address)).map_err(outside)
     }
 
+    /// All of region `index`, to be written by one-sided writes. It keeps the memory mapped.
+    pub fn open(self: Arc<Self>, index: usize) -> Option<HostMemory> {
+        let region = self.map.iter().nth(index)?;
+        let start = NonNull::new(region.get_host_address(vm_memory::MemoryRegionAddress(0)).ok()?)?;
+        let bytes = usize::try_from(region.len()).ok()?;
+        // SAFETY: the region is mapped, readable and writable, as long as `self`, which the result keeps; files that are mapped
+        // over parts of it do not change that, and we hold no references into it but to atomics.
+        Some(unsafe { HostMemory::new(start, bytes, self) })
+    }
+
     /// A 32-bit word shared with the guest.
     pub fn atomic_u32(&self, address: u64) -> Result<&AtomicU32, MemoryError> {
         assert!(address.is_multiple_of(4), "our own layouts are aligned");
@@ -354,6 +367,21 @@ mod tests {
         assert!(memory.read(u64::MAX, &mut byte).is_err());
         assert!(memory.host_pointer((8 << 20) - 4, 8).is_err());
         assert!(memory.write(RINGS_BASE - 1, &[0]).is_err());
+    }
+
+    #[test]
+    fn an_opened_region_is_the_memory_and_outlives_it() {
+        let memory = Arc::new(memory());
+        let regions = memory.layout().regions();
+        let open = |index| memory.clone().open(index);
+        assert!(open(regions.len()).is_none());
+        let system = open(SYSTEM).unwrap();
+        assert_eq!(system.bytes() as u64, regions[SYSTEM].1);
+        memory.write(SYSTEM_BASE + 5, &[1, 2, 3]).unwrap();
+        drop(memory);
+        let mut bytes = [0; 5];
+        system.read(4, &mut bytes);
+        assert_eq!(bytes, [0, 1, 2, 3, 0]);
     }
 
     #[test]

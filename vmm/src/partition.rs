@@ -374,6 +374,11 @@ impl Partition {
         &self.memory
     }
 
+    /// Region `index` of it, to be written by one-sided writes.
+    pub fn open_memory(&self, index: usize) -> Option<partita_rdma::HostMemory> {
+        self.memory.clone().open(index)
+    }
+
     fn with_vcpu<T>(&self, act: impl FnOnce(&Vcpu) -> Result<T, VcpuError>) -> Result<T, PartitionError> {
         let guard = lock(&self.vcpu);
         Ok(act(guard.as_ref().ok_or(PartitionError::Order("no state has arrived yet"))?)?)

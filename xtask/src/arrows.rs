@@ -4,14 +4,15 @@ use crate::finding::Finding;
 use crate::tree::{Member, Tree};
 
 /// Each package with the packages of ours it may depend on, also for its tests and its build script.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("partita-abi", &[]),
     ("partita-kernel", &["partita-abi"]),
     ("partita-mpi", &["partita-abi"]),
     ("control", &[]),
     ("partita-tls", &[]),
-    ("migrator", &["partita-tls"]),
-    ("vmm", &["partita-abi", "partita-kernel", "partita-tls", "migrator"]),
+    ("partita-rdma", &[]),
+    ("migrator", &["partita-rdma", "partita-tls"]),
+    ("vmm", &["partita-abi", "partita-kernel", "partita-rdma", "partita-tls", "migrator"]),
     ("agent", &["control", "partita-tls"]),
     // agent: only for the coordinator's own whole-cluster tests, which start real agents.
     ("coordinator", &["control", "partita-tls", "agent"]),

@@ -19,10 +19,10 @@ pub(super) fn source<'a>(
         let connection = listener.accept(None, &|| control.is_cancelled()).map_err(accept_failed)?;
         let mut channel = Channel::new(connection, options.timeouts);
         match introduce(&mut channel, options, control) {
-            Ok((hello, description)) => {
+            Ok((hello, rdma, description)) => {
                 let Hello { minor, streams, session: id, .. } = hello;
                 return Ok((
-                    Session { channel, id, minor, streams, options, control, started: clock::now() },
+                    Session { channel, id, minor, streams, rdma, options, control, started: clock::now() },
                     description,
                 ));
             }
@@ -42,7 +42,7 @@ fn introduce(
     channel: &mut Channel,
     options: &Options,
     control: &Control,
-) -> Result<(Hello, Description), ChannelError> {
+) -> Result<(Hello, bool, Description), ChannelError> {
     let stop = || control.is_cancelled();
     let hello = channel.receive_hello(&stop)?;
     if hello.role != Role::Control {
@@ -50,14 +50,16 @@ fn introduce(
     }
     let silence = options.timeouts.hello;
     let phase = "at the beginning of a migration";
-    let mut machine = Vec::new();
+    let (mut rdma, mut machine) = (false, Vec::new());
     loop {
-        let expect = Expect { kinds: &[Kind::Machine, Kind::Describe], phase, silence, stop: &stop };
+        let kinds = &[Kind::Rdma, Kind::Machine, Kind::Describe];
+        let expect = Expect { kinds, phase, silence, stop: &stop };
         match channel.receive(expect)? {
+            Frame::Rdma if hello.minor >= 2 && !rdma && machine.is_empty() => rdma = true,
             Frame::Machine(piece) => machine.extend(piece),
             Frame::Describe(mut description) => {
                 machine.append(&mut description.machine);
-                return Ok((hello, Description { machine, ..description }));
+                return Ok((hello, rdma, Description { machine, ..description }));
             }
             other => return Err(WireError::Unexpected { kind: other.kind(), wanted: phase }.into()),
         }

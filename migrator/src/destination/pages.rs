@@ -6,6 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::Scope;
 use std::time::Duration;
 
+use partita_rdma::HostMemory;
+
 use super::{Control, DestinationError, machine_failed};
 use crate::bitmap;
 use crate::channel::{Channel, ChannelError, Expect};
@@ -31,6 +33,8 @@ struct Ledger {
 pub(super) struct Rounds<'a> {
     machine: &'a dyn DestinationMachine,
     regions: &'a [Region],
+    /// The same regions, if the source writes them one-sided.
+    memory: Option<Vec<HostMemory>>,
     ledgers: Vec<Ledger>,
     control: &'a Control,
     timeouts: Timeouts,
@@ -51,6 +55,7 @@ impl<'a> Rounds<'a> {
     pub fn new(
         machine: &'a dyn DestinationMachine,
         regions: &'a [Region],
+        memory: Option<Vec<HostMemory>>,
         control: &'a Control,
         timeouts: Timeouts,
     ) -> Self {
@@ -61,7 +66,7 @@ impl<'a> Rounds<'a> {
         };
         let ledgers = regions.iter().map(ledger).collect();
         let (stopped, populated) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { machine, regions, ledgers, control, timeouts, stopped, populated }
+        Self { machine, regions, memory, ledgers, control, timeouts, stopped, populated }
     }
 
     /// Ends all threads soon.
@@ -72,6 +77,13 @@ impl<'a> Rounds<'a> {
     /// Lets threads be started anew after all were ended.
     pub fn go_on(&self) {
         self.stopped.store(false, Ordering::Release);
+    }
+
+    /// After a break of one-sided writes: any page may hold something that nobody told of.
+    pub fn distrust(&self) {
+        for (ledger, region) in self.ledgers.iter().zip(self.regions) {
+            ledger.written.set(0..region.bytes / PAGE_SIZE as u64);
+        }
     }
 
     /// The pages that came at least once, as bytes: bitmaps of whole words, region after region.
@@ -108,8 +120,14 @@ impl<'a> Rounds<'a> {
         let count = streams.len() as u8;
         for (number, channel) in streams.into_iter().enumerate() {
             let report = report.clone();
-            let mut stream =
-                Stream { number: number as u8, channel, rounds: self, pages: 0, round, unpacked: Vec::new() };
+            let mut stream = Stream {
+                number: number as u8,
+                channel,
+                rounds: self,
+                pages: 0,
+                round,
+                pages_in_hand: Vec::new(),
+            };
             scope.spawn(move || report(catch_unwind(AssertUnwindSafe(|| stream.run()))));
         }
         scope.spawn(move || match catch_unwind(AssertUnwindSafe(|| self.populate())) {
@@ -150,6 +168,22 @@ impl<'a> Rounds<'a> {
         }
         Ok(())
     }
+
+    /// Compares pages that were written one-sided with their checksum, in the memory itself.
+    fn verify(&self, extent: Extent, checksum: &[u8], pages: &mut Vec<u8>) -> Result<(), WireError> {
+        let index = extent.region as usize;
+        let Some(memory) = self.memory.as_ref().and_then(|memory| memory.get(index)) else {
+            return Err(WireError::Unexpected { kind: Kind::Written, wanted: "without RDMA" });
+        };
+        // At most 64 pages, as the extent was checked.
+        pages.resize(extent.pages as usize * PAGE_SIZE, 0);
+        memory.read(extent.first_page as usize * PAGE_SIZE, pages);
+        wire::verify_written(checksum, pages)?;
+        let pages = extent.first_page..extent.first_page + u64::from(extent.pages);
+        self.ledgers[index].seen.set(pages.clone());
+        self.ledgers[index].written.set(pages);
+        Ok(())
+    }
 }
 
 impl Running {
@@ -188,21 +222,21 @@ struct Stream<'a> {
     rounds: &'a Rounds<'a>,
     pages: u64,
     round: u32,
-    unpacked: Vec<u8>,
+    /// Unpacked, or read back.
+    pages_in_hand: Vec<u8>,
 }
 
 impl Stream<'_> {
     fn run(&mut self) -> Finished {
         let rounds = self.rounds;
         let stop = || rounds.is_stopped();
+        let kinds: &[Kind] = match rounds.memory {
+            None => &[Kind::Data, Kind::Packed, Kind::Zero, Kind::RoundEnd],
+            Some(_) => &[Kind::Written, Kind::Zero, Kind::RoundEnd],
+        };
         loop {
             // A stream may be idle for long while others work; the control connection tells whether the source lives.
-            let expect = Expect {
-                kinds: &[Kind::Data, Kind::Packed, Kind::Zero, Kind::RoundEnd],
-                phase: "in a round",
-                silence: rounds.timeouts.session,
-                stop: &stop,
-            };
+            let expect = Expect { kinds, phase: "in a round", silence: rounds.timeouts.session, stop: &stop };
             let number = self.number;
             let failed = |source| DestinationError::Stream { stream: number, source };
             let (kind, body) = match self.channel.receive_raw(expect) {
@@ -220,12 +254,16 @@ impl Stream<'_> {
             }
             let (extent, data) = Extent::decode(kind, body, rounds.regions)
                 .map_err(|error: WireError| failed(error.into()))?;
-            if kind == Kind::Packed {
-                let pages =
-                    wire::unpack(extent, data, &mut self.unpacked).map_err(|error| failed(error.into()))?;
-                rounds.write(Kind::Data, extent, pages)?;
-            } else {
-                rounds.write(kind, extent, data)?;
+            match kind {
+                Kind::Packed => {
+                    let pages = wire::unpack(extent, data, &mut self.pages_in_hand);
+                    rounds.write(Kind::Data, extent, pages.map_err(|error| failed(error.into()))?)?;
+                }
+                Kind::Written => {
+                    let verified = rounds.verify(extent, data, &mut self.pages_in_hand);
+                    verified.map_err(|error| failed(error.into()))?;
+                }
+                _ => rounds.write(kind, extent, data)?,
             }
             self.pages += u64::from(extent.pages);
         }

@@ -9,6 +9,7 @@ use crate::codec::{self, Codec, Compression, PLAIN_BYTES_PER_S_MAX};
 use crate::partition::{PAGE_SIZE, SourceMachine};
 use crate::policy;
 use crate::report::{Request, RoundReport};
+use crate::transport::Transport;
 
 /// Pieces of a sample, spread over the round.
 const PIECES: usize = 16;
@@ -40,6 +41,9 @@ impl<'a> Packing<'a> {
 
     /// Decides at once if it is fixed, or if earlier rounds told what the link carries.
     pub fn at_the_beginning(&mut self, rounds: &[RoundReport]) {
+        if self.request.transport == Transport::Rdma {
+            return self.decide(None);
+        }
         match self.request.compression {
             Compression::None => self.decide(None),
             Compression::Lz4 => self.decide(Some(Codec::Lz4)),

@@ -9,7 +9,7 @@ use crate::channel::{Channel, ChannelError};
 use crate::clock;
 use crate::partition::Description;
 use crate::transport::TransportError;
-use crate::wire::{Frame, Hello, Kind, Role, VERSION_MINOR};
+use crate::wire::{Frame, Kind, Role};
 
 /// How soon a destination that could not be reached is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -30,6 +30,7 @@ impl Attempt<'_> {
         source.is_break()
             && !self.was_paused
             && self.request.timeouts.resume > Duration::ZERO
+            && self.report.resumed < self.resumptions_max()
             && !self.control.is_cancelled()
     }
 
@@ -76,8 +77,7 @@ impl Attempt<'_> {
         let doing = "resuming";
         let connection = self.open_connection().map_err(|error| channel_failed(doing)(error.into()))?;
         let mut channel = Channel::new(connection, self.request.timeouts);
-        let hello =
-            Hello { minor: VERSION_MINOR, role: Role::Control, streams: self.request.streams, session };
+        let hello = self.hello(Role::Control, session);
         channel.send_hello(&hello, &|| self.control.is_cancelled()).map_err(channel_failed(doing))?;
         self.channel = Some(channel);
         self.send(&Frame::Resume { round, epoch: self.request.epoch }, doing)?;
@@ -89,6 +89,7 @@ impl Attempt<'_> {
                 other => return Err(unexpected(other.kind(), doing)),
             }
         }
+        self.receive_window(description)?;
         Ok(held)
     }
 }

@@ -1,9 +1,13 @@
 //! One page stream of the source: takes chunks of a round, clears, reads, tells zero pages, sends.
 
+mod onesided;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use partita_rdma::Window;
 
 use super::{Control, SourceError, machine_failed};
 use crate::bitmap;
@@ -13,10 +17,12 @@ use crate::codec::Codec;
 use crate::pace::{self, Bucket};
 use crate::partition::{PAGE_SIZE, SourceMachine};
 use crate::policy;
-use crate::transport::TransportError;
+use crate::transport::{Stop, TransportError};
 use crate::wire::{
     self, CODEC_BYTES, DATA_PAGES_MAX, EXTENT_BYTES, Extent, Frame, Header, Kind, WireError, ZERO_PAGES_MAX,
 };
+
+use onesided::{OneSided, SLOT_PAGES};
 
 /// Words a chunk may span: 64 MiB of memory, so that clearing the log in one call stays short.
 const CHUNK_WORDS_MAX: usize = 256;
@@ -164,6 +170,8 @@ pub(super) struct PageStream<'a> {
     machine: &'a dyn SourceMachine,
     shared: &'a Shared<'a>,
     silence: Duration,
+    /// Where pages go, if not into frames.
+    one_sided: Option<OneSided>,
     scratch: Vec<u8>,
     packed: Vec<u8>,
     pending: Vec<u8>,
@@ -186,6 +194,7 @@ impl<'a> PageStream<'a> {
             machine,
             shared,
             silence,
+            one_sided: None,
             scratch: vec![0; DATA_PAGES_MAX as usize * PAGE_SIZE],
             packed: Vec::new(),
             pending: Vec::with_capacity(PENDING_BYTES_MAX + SMALL_RUN_BYTES + 1024),
@@ -200,6 +209,19 @@ impl<'a> PageStream<'a> {
         self.number
     }
 
+    /// Has pages written one-sided from now on, into `window`; gives the provider, and whether it proves by delivery-complete.
+    pub fn connect_writer(
+        &mut self,
+        window: &Window,
+        insecure: bool,
+        stop: Stop,
+    ) -> Result<(String, bool), ChannelError> {
+        let ip = self.channel.rdma_address(insecure)?;
+        let one_sided = self.one_sided.insert(OneSided::connect(ip, window, self.silence, stop)?);
+        let (provider, delivery_complete) = one_sided.provider();
+        Ok((provider.to_owned(), delivery_complete))
+    }
+
     /// Sends its share of `round`; returns when the destination has it, in the last round when the kernel has it.
     pub fn run(&mut self, round: &Round) -> Result<Sent, SourceError> {
         self.sent = Sent::default();
@@ -209,7 +231,8 @@ impl<'a> PageStream<'a> {
                 let cleared = self.shared.exclusively(|| self.machine.clear_dirty(region, first_page, words));
                 cleared.map_err(machine_failed("clear the dirty log"))?;
             }
-            for pages in bitmap::runs(words, first_page, DATA_PAGES_MAX.into()) {
+            let run_pages = if self.one_sided.is_some() { SLOT_PAGES } else { DATA_PAGES_MAX.into() };
+            for pages in bitmap::runs(words, first_page, run_pages) {
                 self.send_run(region, pages)?;
             }
         }
@@ -223,6 +246,10 @@ impl<'a> PageStream<'a> {
     }
 
     fn end_round(&mut self, round: &Round) -> Result<(), ChannelError> {
+        if let Some(mut one_sided) = self.one_sided.take() {
+            self.drain(&mut one_sided)?;
+            self.one_sided = Some(one_sided);
+        }
         self.flush_zeros()?;
         let pages = self.pages_total + self.sent.pages;
         let end = Frame::RoundEnd { round: round.number, last: round.last, pages }.encode()?;
@@ -259,6 +286,11 @@ impl<'a> PageStream<'a> {
         if self.shared.stopped() {
             return Err(self.failed(TransportError::Stopped.into()));
         }
+        if let Some(mut one_sided) = self.one_sided.take() {
+            let written = self.write_run(&mut one_sided, region, pages);
+            self.one_sided = Some(one_sided);
+            return written;
+        }
         let bytes = (pages.end - pages.start) as usize * PAGE_SIZE;
         let mut scratch = std::mem::take(&mut self.scratch);
         let read = self.machine.read_pages(region, pages.start, &mut scratch[..bytes]);
@@ -270,22 +302,15 @@ impl<'a> PageStream<'a> {
     }
 
     fn send_parts(&mut self, region: usize, first_page: u64, run: &[u8]) -> Result<(), ChannelError> {
-        let zero: Vec<bool> = run.chunks_exact(PAGE_SIZE).map(bitmap::is_zero).collect();
-        let mut at = 0;
-        for part in zero.chunk_by(|left, right| left == right) {
-            let extent = Extent {
-                region: region as u32,
-                pages: part.len() as u32,
-                first_page: first_page + at as u64,
-            };
-            if part[0] {
+        for (zero, extent) in parts(region, first_page, run) {
+            self.sent.pages += u64::from(extent.pages);
+            let first_byte = (extent.first_page - first_page) as usize * PAGE_SIZE;
+            if zero {
                 self.send_zeros(extent)?
             } else {
-                self.send_data(extent, &run[at * PAGE_SIZE..(at + part.len()) * PAGE_SIZE])?
+                self.send_data(extent, &run[first_byte..first_byte + extent.pages as usize * PAGE_SIZE])?
             }
-            at += part.len();
         }
-        self.sent.pages += zero.len() as u64;
         Ok(())
     }
 
@@ -361,12 +386,16 @@ impl<'a> PageStream<'a> {
         if self.pending.len() > allowed { self.write(&[]) } else { Ok(()) }
     }
 
+    /// Waits until the cap allows `bytes` to go, and counts them.
+    fn book(&mut self, bytes: usize) {
+        self.shared.pace(bytes);
+        self.sent.bytes += bytes as u64;
+        self.shared.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     fn write(&mut self, data: &[u8]) -> Result<(), ChannelError> {
         let shared = self.shared;
-        let bytes = self.pending.len() + data.len();
-        shared.pace(bytes);
-        self.sent.bytes += bytes as u64;
-        shared.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.book(self.pending.len() + data.len());
         self.channel.send_encoded(&self.pending, data, &|| shared.stopped())?;
         self.pending.clear();
         Ok(())
@@ -376,4 +405,16 @@ impl<'a> PageStream<'a> {
     pub fn pages_total(&self) -> u64 {
         self.pages_total
     }
+}
+
+/// The parts of a run of pages, in order: whether all of it is zeros, and where it is.
+fn parts(region: usize, first_page: u64, run: &[u8]) -> Vec<(bool, Extent)> {
+    let zero: Vec<bool> = run.chunks_exact(PAGE_SIZE).map(bitmap::is_zero).collect();
+    let mut first_page = first_page;
+    let part = |part: &[bool]| {
+        let extent = Extent { region: region as u32, pages: part.len() as u32, first_page };
+        first_page += part.len() as u64;
+        (part[0], extent)
+    };
+    zero.chunk_by(|left, right| left == right).map(part).collect()
 }

@@ -3,6 +3,7 @@
 
 pub mod proxy;
 
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, RwLock};
 use std::thread;
@@ -12,8 +13,9 @@ use migrator::partition::{
     Description, DestinationMachine, MachineError, PAGE_SIZE, Region, Share, SourceMachine,
 };
 use migrator::report::{MigrateRequest, Request};
-use migrator::transport::{Address, Listener, Security, Timeouts};
+use migrator::transport::{Address, Listener, Security, Timeouts, Transport};
 use migrator::{destination, source};
+use partita_rdma::HostMemory;
 use proxy::{Proxy, Tamper};
 
 pub const REGIONS: [Region; 2] =
@@ -259,7 +261,9 @@ impl SourceMachine for TestSource {
 
 /// A destination in plain memory.
 pub struct TestDestination {
-    pub memory: Vec<Mutex<Vec<u8>>>,
+    pub memory: Vec<HostMemory>,
+    /// Its memory may be written one-sided.
+    pub opens: bool,
     pub zeroed: bool,
     pub zero_writes: AtomicUsize,
     pub populated: AtomicU64,
@@ -273,6 +277,7 @@ impl TestDestination {
     pub fn new(zeroed: bool) -> Self {
         Self {
             memory: Vec::new(),
+            opens: true,
             zeroed,
             zero_writes: AtomicUsize::new(0),
             populated: AtomicU64::new(0),
@@ -287,9 +292,19 @@ impl TestDestination {
         if self.fail == Some(name) { Err(format!("{name} fails").into()) } else { Ok(()) }
     }
 
-    fn range(first_page: u64, bytes: usize) -> std::ops::Range<usize> {
-        let start = first_page as usize * PAGE_SIZE;
-        start..start + bytes
+    /// Its memory is the source's, byte for byte.
+    #[track_caller]
+    pub fn assert_holds(&self, source: &TestSource) {
+        for index in 0..self.memory.len() {
+            assert!(self.bytes(index) == source.bytes(index), "region {index} differs");
+        }
+    }
+
+    /// What is in a region.
+    pub fn bytes(&self, index: usize) -> Vec<u8> {
+        let mut bytes = vec![0; self.memory[index].bytes()];
+        self.memory[index].read(0, &mut bytes);
+        bytes
     }
 }
 
@@ -297,7 +312,11 @@ impl DestinationMachine for TestDestination {
     fn build(&mut self, description: &Description) -> Result<(), MachineError> {
         self.verb("build")?;
         let fill = if self.zeroed { 0 } else { 0xee };
-        let build = |region: &Region| Mutex::new(vec![fill; region.bytes as usize]);
+        let build = |region: &Region| {
+            let memory = HostMemory::zeroed(region.bytes as usize);
+            memory.fill(0, memory.bytes(), fill);
+            memory
+        };
         self.memory = description.regions.iter().map(build).collect();
         self.description = Some(description.clone());
         Ok(())
@@ -307,20 +326,24 @@ impl DestinationMachine for TestDestination {
         self.zeroed
     }
 
+    fn memory(&self, index: usize) -> Option<HostMemory> {
+        self.memory.get(index).filter(|_| self.opens).cloned()
+    }
+
     fn populate(&self, index: usize, offset: u64, bytes: u64) -> Result<(), MachineError> {
-        assert!(offset + bytes <= self.memory[index].lock().unwrap().len() as u64);
+        assert!(offset + bytes <= self.memory[index].bytes() as u64);
         self.populated.fetch_add(bytes, SeqCst);
         self.verb("populate")
     }
 
     fn write_pages(&self, index: usize, first_page: u64, data: &[u8]) -> Result<(), MachineError> {
-        self.memory[index].lock().unwrap()[Self::range(first_page, data.len())].copy_from_slice(data);
+        self.memory[index].write(first_page as usize * PAGE_SIZE, data);
         self.verb("write_pages")
     }
 
     fn zero_pages(&self, index: usize, first_page: u64, pages: u64) -> Result<(), MachineError> {
         self.zero_writes.fetch_add(1, SeqCst);
-        self.memory[index].lock().unwrap()[Self::range(first_page, pages as usize * PAGE_SIZE)].fill(0);
+        self.memory[index].fill(first_page as usize * PAGE_SIZE, pages as usize * PAGE_SIZE, 0);
         Ok(())
     }
 
@@ -348,7 +371,7 @@ impl Drop for CancelOnDrop<'_> {
 
 /// Long enough for a loaded machine; tests that wait for silence shorten it.
 pub fn timeouts() -> Timeouts {
-    let silence = Duration::from_secs(6);
+    let silence = Duration::from_secs(8);
     let keep_alive = Duration::from_millis(300);
     Timeouts { silence, running: silence, frame: silence, keep_alive, ..Timeouts::default() }
 }
@@ -364,6 +387,14 @@ pub fn listen() -> Listener {
     Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), &Security::default()).unwrap()
 }
 
+/// The address of this host's own network interface, if it has one.
+pub fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Sends nothing; the system only chooses the address that it would be sent from.
+    socket.connect("192.0.2.200:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback())
+}
+
 pub fn request(to: &Address, streams: u8) -> Request {
     let request = MigrateRequest { streams, ..MigrateRequest::new(to.clone()) }.check(4).unwrap();
     Request { timeouts: timeouts(), ..request }
@@ -377,6 +408,7 @@ pub struct Attempt {
 }
 
 pub struct Setup {
+    pub transport: Transport,
     pub streams: u8,
     pub tamper: Option<Tamper>,
     pub machine: TestDestination,
@@ -388,7 +420,12 @@ pub struct Setup {
 
 impl Setup {
     pub fn new(streams: u8) -> Self {
+        Self::over(Transport::Tcp, streams)
+    }
+
+    pub fn over(transport: Transport, streams: u8) -> Self {
         Self {
+            transport,
             streams,
             tamper: None,
             machine: TestDestination::new(true),
@@ -409,13 +446,22 @@ impl Setup {
         machine: &TestSource,
         beside: impl FnOnce(&source::Control, &destination::Control) + Send,
     ) -> Attempt {
-        let Self { streams, tamper, machine: mut built, control, destination_control, change, timeouts } =
-            self;
+        let Self {
+            transport,
+            streams,
+            tamper,
+            machine: mut built,
+            control,
+            destination_control,
+            change,
+            timeouts,
+        } = self;
         let listener = listen();
         let proxy = tamper.map(|tamper| Proxy::start(listener.address(), tamper));
         let to = proxy.as_ref().map_or(listener.address(), Proxy::address).clone();
         let mut request = request(&to, streams);
         request.timeouts = timeouts;
+        request.transport = transport;
         change(&mut request);
         let options = destination::Options { annotation: b"unix:/fabric".to_vec(), timeouts };
         let (source, destination) = thread::scope(|scope| {
@@ -447,9 +493,7 @@ pub fn assert_moved(attempt: &Attempt, source: &TestSource) {
     assert_eq!(annotation, b"unix:/fabric");
     assert!(matches!(&attempt.destination, destination::Outcome::Running { told: Ok(()), .. }));
     assert!(attempt.machine.ran && !source.is_running());
-    for (index, memory) in attempt.machine.memory.iter().enumerate() {
-        assert!(*memory.lock().unwrap() == source.bytes(index), "region {index} differs");
-    }
+    attempt.machine.assert_holds(source);
     assert_eq!(attempt.machine.state.as_ref(), Some(&*source.state.lock().unwrap()));
     let pages: u64 = source.regions.iter().map(|region| region.bytes / PAGE_SIZE as u64).sum();
     assert_eq!(report.rounds[0].pages, pages, "round 0 sends everything");

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migrator::transport::Address;
-use migrator::wire::{HEADER_BYTES, HELLO_BYTES, Kind};
+use migrator::transport::{Address, Transport};
+use migrator::wire::{Frame, HEADER_BYTES, HELLO_BYTES, Kind};
+use partita_rdma::Window;
 
 /// How long a frame is held back for others to overtake it, and how long a delivered one may work before a cut.
 const HELD: Duration = Duration::from_millis(150);
@@ -18,8 +19,12 @@ const HELD: Duration = Duration::from_millis(150);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     HelloControl,
+    /// Over RDMA only.
+    Rdma,
     Describe,
     Accept,
+    /// Over RDMA only.
+    Window,
     HelloStream,
     Joined,
     Data,
@@ -36,10 +41,12 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 16] = [
+    pub const ALL: [Step; 18] = [
         Step::HelloControl,
+        Step::Rdma,
         Step::Describe,
         Step::Accept,
+        Step::Window,
         Step::HelloStream,
         Step::Joined,
         Step::Data,
@@ -55,9 +62,17 @@ impl Step {
         Step::Running,
     ];
 
+    /// The steps of a transport.
+    pub fn of(transport: Transport) -> impl Iterator<Item = Step> {
+        let rdma = transport == Transport::Rdma;
+        Self::ALL.into_iter().filter(move |step| rdma || !matches!(step, Step::Rdma | Step::Window))
+    }
+
     fn kind(self) -> Option<Kind> {
         Some(match self {
             Step::HelloControl | Step::HelloStream => return None,
+            Step::Rdma => Kind::Rdma,
+            Step::Window => Kind::Window,
             Step::Describe => Kind::Describe,
             Step::Accept => Kind::Accept,
             Step::Joined => Kind::Joined,
@@ -92,11 +107,12 @@ pub enum Harm {
 }
 
 /// What the proxy does.
-#[derive(Debug, Clone, Copy)]
 pub enum Tamper {
     At(Step, Harm),
     /// Cuts after so many bytes towards the destination, over all connections.
     Bytes(usize),
+    /// Changes every WINDOW, as a hostile destination would.
+    Window(Box<dyn Fn(&mut Window) + Send + Sync>),
 }
 
 struct Shared {
@@ -172,6 +188,77 @@ impl Proxy {
     }
 }
 
+/// What stands between the two ends of a fabric that is TCP below, behind a proxy that changes WINDOW.
+pub struct Fabric {
+    /// Bytes towards the destination until the harm is done, and whether that was done.
+    left: Mutex<Option<usize>>,
+    stalls: bool,
+    again: bool,
+    sockets: Mutex<Vec<TcpStream>>,
+}
+
+impl Fabric {
+    /// Cuts (or stalls) the fabric after `bytes`, or when [`Fabric::arm`] says so; once, or `again` and again.
+    pub fn new(bytes: usize, stalls: bool, again: bool) -> Arc<Self> {
+        Arc::new(Self { left: Mutex::new(Some(bytes)), stalls, again, sockets: Mutex::new(Vec::new()) })
+    }
+
+    /// What is to be done to each WINDOW: the port in its `sockaddr_in` becomes that of a proxy.
+    pub fn tamper(self: &Arc<Self>) -> Tamper {
+        let this = self.clone();
+        Tamper::Window(Box::new(move |window| {
+            let port: &mut [u8; 2] = (&mut window.address[2..4]).try_into().unwrap();
+            *port = this.clone().listen(u16::from_be_bytes(*port)).to_be_bytes();
+        }))
+    }
+
+    pub fn arm(&self) {
+        *self.left.lock().unwrap() = Some(0);
+    }
+
+    fn listen(self: Arc<Self>, to: u16) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", to)) else { return };
+                let (back_from, back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+                let both = [near.try_clone().unwrap(), far.try_clone().unwrap()];
+                self.sockets.lock().unwrap().extend(both);
+                let this = self.clone();
+                thread::spawn(move || this.pump(near, far));
+                thread::spawn(move || std::io::copy(&mut &back_from, &mut &back_to));
+            }
+        });
+        port
+    }
+
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let mut left = self.left.lock().unwrap();
+            match &mut *left {
+                Some(left) if *left >= count => *left -= count,
+                None => {}
+                Some(_) => {
+                    *left = self.again.then_some(0);
+                    for socket in self.sockets.lock().unwrap().drain(..).filter(|_| !self.stalls) {
+                        let _ = socket.shutdown(Shutdown::Both);
+                    }
+                    drop(left);
+                    while self.stalls && from.read(&mut bytes).is_ok_and(|count| count > 0) {}
+                    return;
+                }
+            }
+            drop(left);
+            if to.write_all(&bytes[..count]).is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.kill();
@@ -201,6 +288,8 @@ impl Shared {
 
     fn is_at(&self, step: Step, bytes: &[u8], hello: bool) -> bool {
         let of_kind = match step.kind() {
+            // Over RDMA, what tells of pages.
+            Some(Kind::Data) => !hello && (bytes[0] == Kind::Data as u8 || bytes[0] == Kind::Written as u8),
             Some(kind) => !hello && bytes[0] == kind as u8,
             None => hello && (bytes[10] == 0) == (step == Step::HelloControl),
         };
@@ -216,6 +305,14 @@ impl Shared {
     fn pass(&self, to: &mut TcpStream, mut bytes: Vec<u8>, forth: bool, hello: bool) -> bool {
         if !hello && bytes[0] == Kind::RoundAck as u8 {
             self.acks.fetch_add(1, SeqCst);
+        }
+        if let (Tamper::Window(change), false, false) = (&self.tamper, forth, hello)
+            && bytes[0] == Kind::Window as u8
+            && let Ok(Frame::Window { registered_us, mut window }) =
+                Frame::decode(Kind::Window, &bytes[HEADER_BYTES..])
+        {
+            change(&mut window);
+            bytes = Frame::Window { registered_us, window }.encode().unwrap();
         }
         let Tamper::At(step, harm) = self.tamper else { return self.forward(to, &bytes, forth) };
         if !self.is_at(step, &bytes, hello) || self.done.swap(true, SeqCst) {
@@ -259,7 +356,7 @@ impl Shared {
             return true;
         }
         let mut pass = bytes.len();
-        if let (Tamper::Bytes(limit), true, false) = (self.tamper, forth, self.done.load(SeqCst)) {
+        if let (Tamper::Bytes(limit), true, false) = (&self.tamper, forth, self.done.load(SeqCst)) {
             let before = self.bytes.fetch_add(bytes.len(), SeqCst);
             pass = pass.min(limit.saturating_sub(before));
         }

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use migrator::partition::Region;
-use migrator::wire::{Extent, Frame, HEADER_BYTES, HELLO_BYTES, Header, Hello, Kind};
+use migrator::wire::{self, Extent, Frame, HEADER_BYTES, HELLO_BYTES, Header, Hello, Kind};
 
 const REGIONS: [Region; 2] =
     [Region { address: 0, bytes: 1 << 20 }, Region { address: 1 << 30, bytes: 64 << 10 }];
@@ -29,5 +29,6 @@ fuzz_target!(|data: &[u8]| {
         let region = &REGIONS[extent.region as usize];
         let end = (extent.first_page + u64::from(extent.pages)) * migrator::partition::PAGE_SIZE as u64;
         assert!(end <= region.bytes && rest.len() <= body.len());
+        let _ = wire::verify_written(rest, body);
     }
 });
