@@ -109,7 +109,7 @@ fn destination_is_model(machine: &TestDestination) {
 
 fn timeouts(act: Act) -> Timeouts {
     let waits = matches!(act, Act::Wire(Harm::Stall | Harm::Corrupt(_)));
-    let silence = Duration::from_millis(if waits { 1200 } else { 8000 });
+    let silence = Duration::from_millis(if waits { 3000 } else { 8000 });
     let keep_alive = Duration::from_millis(200);
     let (hello, build) = (silence, silence);
     // Long enough for a loaded machine where it is to be resumed, short where nobody comes back.
