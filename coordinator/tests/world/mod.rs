@@ -59,6 +59,7 @@ pub fn settings() -> Settings {
         host_timeout_ms: 5000,
         activate: true,
         count_steal: false,
+        latency_s: None,
     }
 }
 
