@@ -278,6 +278,10 @@ struct Serve {
     /// What a byte between two hosts costs, in seconds: the inverse of the measured speed of the network; 0 ignores traffic.
     #[arg(long, default_value_t = planner::Settings::default().beta_s_per_byte)]
     beta_s_per_byte: f64,
+    /// What a message between two hosts costs beside its bytes, in seconds; 0 ignores that. Default: half the median round trip
+    /// between partitions on two hosts, as measured.
+    #[arg(long)]
+    latency_s: Option<f64>,
     /// A move has to pay for itself twice within this time.
     #[arg(long, default_value_t = planner::Settings::default().horizon_s)]
     horizon_s: f64,
@@ -418,6 +422,7 @@ fn settings(options: &Serve) -> Result<Settings, CliError> {
         host_timeout_ms: (checked("host-timeout-s", options.host_timeout_s)? * 1000.0) as u64,
         activate: !options.no_activate,
         count_steal: options.count_steal,
+        latency_s: options.latency_s.map(|value| checked("latency-s", value)).transpose()?,
     })
 }
 

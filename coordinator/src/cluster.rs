@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
 use control::{
-    Action, Answer, ApplicationId, ClusterId, Command, CommandResult, CommandsRequest, Epoch, HookAction,
-    HostName, MoveId, Outcome, PartitionState, Peer, PlannedMove, PolicyValueError, Rank, Report,
-    SpecificationError, Start, StreamPosition, fabric_address,
+    Action, Answer, ApplicationId, ClusterId, Command, CommandResult, CommandsRequest, Counters, Epoch,
+    HookAction, HostName, MoveId, Outcome, PartitionReport, PartitionState, Peer, PlannedMove,
+    PolicyValueError, Rank, Report, SpecificationError, Start, StreamPosition, fabric_address,
 };
 use thiserror::Error;
 
@@ -55,6 +55,8 @@ pub struct Settings {
     pub activate: bool,
     /// Count time without a processor as load.
     pub count_steal: bool,
+    /// Seconds that a message between two hosts costs; `None`: as measured.
+    pub latency_s: Option<f64>,
 }
 
 /// An order or a report that was refused.
@@ -286,6 +288,7 @@ impl Cluster {
             let owns = owner.is_some_and(|owner| owner.epoch == process.epoch);
             if let Some(counters) = process.counters.as_ref().filter(|_| owns && process.end.is_none()) {
                 self.model.observe(&process.application, process.rank, process.epoch, counters);
+                self.observe_latencies(report, process, counters);
             }
         }
         let positions = report.output.iter().map(|chunk| self.take_output(now_ms, chunk)).collect();
@@ -294,6 +297,18 @@ impl Cluster {
         }
         self.advance(now_ms);
         Ok(Answer { cluster: self.name.clone(), fence: self.state.incarnation, positions })
+    }
+
+    /// Between partitions of two hosts half a round trip is what a message takes; nothing if these hosts share memory.
+    fn observe_latencies(&mut self, report: &Report, process: &PartitionReport, counters: &Counters) {
+        for peer in &counters.peers {
+            let owner = self.state.ownership(&process.application, peer.rank);
+            let apart = owner.is_some_and(|owner| owner.host != report.host && owner.moving.is_none());
+            if apart && peer.bytes_sent > 0 {
+                let seconds = peer.round_trip_ns.unwrap_or(0) as f64 / 2e9;
+                self.model.observe_latency(&process.application, process.rank, peer.rank, seconds);
+            }
+        }
     }
 
     /// Commands that the agent does not have yet; none if there are none now.

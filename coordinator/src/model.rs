@@ -138,20 +138,38 @@ struct Track {
     last: Option<Sample>,
     load: Estimator,
     steal: Estimator,
-    /// Bytes per second to each peer.
     traffic: BTreeMap<Rank, Traffic>,
+}
+
+/// Traffic from a partition to a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Flow {
+    /// Bytes per second.
+    pub bytes: f64,
+    /// Messages per second.
+    pub messages: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Traffic {
-    bytes: u64,
-    rate: Estimator,
+    counted: (u64, u64),
+    bytes: Estimator,
+    messages: Estimator,
+    /// Seconds that bytes to the peer took one way when it was last on another host.
+    latency_s: Option<f64>,
 }
 
 impl Traffic {
-    fn add(&mut self, bytes: u64, seconds: f64) {
-        self.rate.add(bytes.saturating_sub(self.bytes) as f64 / seconds, seconds);
-        self.bytes = bytes;
+    fn new(counted: (u64, u64)) -> Self {
+        let rate = Estimator::new(SMOOTHING_S);
+        Self { counted, bytes: rate, messages: rate, latency_s: None }
+    }
+
+    fn add(&mut self, now: (u64, u64), seconds: f64) {
+        let rate = |now: u64, last: u64| now.saturating_sub(last) as f64 / seconds;
+        self.bytes.add(rate(now.0, self.counted.0), seconds);
+        self.messages.add(rate(now.1, self.counted.1), seconds);
+        self.counted = now;
     }
 }
 
@@ -159,6 +177,17 @@ impl Default for Track {
     fn default() -> Self {
         let estimator = Estimator::new(SMOOTHING_S);
         Self { epoch: 0, last: None, load: estimator, steal: estimator, traffic: BTreeMap::new() }
+    }
+}
+
+impl Track {
+    /// Rates count from here.
+    fn count(&mut self, counters: &Counters) {
+        for peer in &counters.peers {
+            if let Some(traffic) = self.traffic.get_mut(&peer.rank) {
+                traffic.counted = (peer.bytes_sent, peer.messages_sent);
+            }
+        }
     }
 }
 
@@ -192,13 +221,12 @@ impl Model {
             poll_ns: counters.poll_ns,
             elapsed_ns: counters.elapsed_ns,
         };
-        if track.epoch != epoch {
-            // The interval in which it moved says nothing about its load.
-            (track.epoch, track.last) = (epoch, Some(now));
-            return;
-        }
-        let Some(last) = track.last else {
+        // The interval in which it moved says nothing about its load, nor about its traffic.
+        let last = track.last.filter(|_| track.epoch == epoch);
+        track.epoch = epoch;
+        let Some(last) = last else {
             track.last = Some(now);
+            track.count(counters);
             return;
         };
         let seconds = now.elapsed_ns.saturating_sub(last.elapsed_ns) as f64 / 1e9;
@@ -216,12 +244,32 @@ impl Model {
         track.load.add(demand.min(1.0), seconds);
         track.steal.add(steal, seconds);
         for peer in &counters.peers {
-            let rate = Estimator::new(SMOOTHING_S);
+            let counted = (peer.bytes_sent, peer.messages_sent);
             match track.traffic.entry(peer.rank) {
-                Entry::Vacant(place) => drop(place.insert(Traffic { bytes: peer.bytes_sent, rate })),
-                Entry::Occupied(mut place) => place.get_mut().add(peer.bytes_sent, seconds),
+                Entry::Vacant(place) => drop(place.insert(Traffic::new(counted))),
+                Entry::Occupied(mut place) => place.get_mut().add(counted, seconds),
             }
         }
+    }
+
+    /// Bytes took so many seconds from a partition to a peer on another host.
+    pub fn observe_latency(&mut self, application: &ApplicationId, rank: Rank, peer: Rank, seconds: f64) {
+        let track = self.tracks.get_mut(&(application.clone(), rank));
+        if let Some(traffic) = track.and_then(|track| track.traffic.get_mut(&peer)) {
+            traffic.latency_s = Some(seconds);
+        }
+    }
+
+    /// What a message between two hosts takes, in seconds: the median over all pairs that are on two hosts, or last were; 0
+    /// while nobody has been.
+    pub fn latency_s(&self) -> f64 {
+        let pairs = self.tracks.values().flat_map(|track| track.traffic.values());
+        let mut known: Vec<f64> = pairs.filter_map(|it| it.latency_s).collect();
+        if known.is_empty() {
+            return 0.0;
+        }
+        let middle = known.len() / 2;
+        *known.select_nth_unstable_by(middle, f64::total_cmp).1
     }
 
     /// Loads of the application may have changed for a reason that we know (one of its partitions moved).
@@ -230,6 +278,10 @@ impl Model {
             track.load.forget();
             track.steal.forget();
             track.last = None;
+            for traffic in track.traffic.values_mut() {
+                traffic.bytes.forget();
+                traffic.messages.forget();
+            }
         }
     }
 
@@ -250,10 +302,11 @@ impl Model {
         }
     }
 
-    /// Bytes per second that a partition sends to each peer.
-    pub fn traffic(&self, application: &ApplicationId, rank: Rank) -> impl Iterator<Item = (Rank, f64)> {
+    /// What a partition sends to each peer.
+    pub fn traffic(&self, application: &ApplicationId, rank: Rank) -> impl Iterator<Item = (Rank, Flow)> {
         let track = self.tracks.get(&(application.clone(), rank));
-        track.into_iter().flat_map(|track| track.traffic.iter().map(|(peer, it)| (*peer, it.rate.mean())))
+        let flow = |it: &Traffic| Flow { bytes: it.bytes.mean(), messages: it.messages.mean() };
+        track.into_iter().flat_map(move |track| track.traffic.iter().map(move |(peer, it)| (*peer, flow(it))))
     }
 }
 
@@ -317,6 +370,51 @@ mod tests {
         assert!((model.load(&id, 0).mean - 1.0).abs() < 1e-9);
         model.forget(&id);
         assert_eq!(model.load(&id, 0).samples, 0);
+        Ok(())
+    }
+
+    fn talking(elapsed_ms: u64, bytes_sent: u64, messages_sent: u64) -> Counters {
+        let peer = control::PeerTraffic {
+            rank: 1,
+            bytes_sent,
+            bytes_received: 0,
+            messages_sent,
+            messages_received: 0,
+            wait_ns: 0,
+            round_trip_ns: None,
+            round_trip_p99_ns: None,
+        };
+        Counters { peers: vec![peer], ..counters(0, 0, elapsed_ms, elapsed_ms) }
+    }
+
+    #[test]
+    fn what_was_sent_during_a_move_is_not_mistaken_for_a_rate() -> Result<(), control::IdError> {
+        let mut model = Model::new(false);
+        let id = "a-1".parse()?;
+        for i in 0..10 {
+            model.observe(&id, 0, 1, &talking(500 * i, 50_000 * i, 500 * i));
+        }
+        let rate = |model: &Model| model.traffic(&id, 0).next().map(|(_, flow)| flow);
+        assert_eq!(rate(&model), Some(Flow { bytes: 1e5, messages: 1e3 }));
+        // Ten seconds of a move, then ten times as much as before, from the first sample on.
+        model.forget(&id);
+        model.observe(&id, 0, 2, &talking(15_000, 2_000_000, 20_000));
+        model.observe(&id, 0, 2, &talking(15_500, 2_500_000, 25_000));
+        assert_eq!(rate(&model), Some(Flow { bytes: 1e6, messages: 1e4 }));
+        Ok(())
+    }
+
+    #[test]
+    fn latency_is_the_median_of_the_pairs_that_are_apart() -> Result<(), control::IdError> {
+        let mut model = Model::new(false);
+        assert!(model.latency_s() == 0.0);
+        for (name, seconds) in [("a-1", 1e-3), ("a-2", 3e-3), ("a-3", 2e-3)] {
+            let id = name.parse()?;
+            (0..2).for_each(|i| model.observe(&id, 0, 1, &talking(500 * i, i, i)));
+            model.observe_latency(&id, 0, 1, seconds);
+            model.observe_latency(&id, 0, 7, 1.0);
+        }
+        assert!((model.latency_s() - 2e-3).abs() < 1e-12);
         Ok(())
     }
 }

@@ -207,7 +207,12 @@ fn hand_over(
         gate("demands are known", f64::from(u8::from(known)), ">=", 1.0),
         gate("hosts left to its owner", f64::from(from.hosts) - 1.0, ">=", f64::from(from.hosts_min.max(1))),
         gate("lease seconds", site.since_s, ">=", if site.handovers == 0 { 0.0 } else { lease_s }),
-        gate("cost of emptying", site.evacuation_s.unwrap_or(f64::MAX), "<=", f64::MAX / 2.0),
+        gate(
+            "can be emptied, and best of its owner's",
+            f64::from(u8::from(site.evacuation_s.is_some())),
+            ">=",
+            1.0,
+        ),
     ];
     if returns {
         gates.push(gate("its first owner misses", gain, ">=", policy.idle + policy.hysteresis + noise));

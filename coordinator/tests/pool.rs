@@ -3,7 +3,7 @@
 mod world;
 
 use control::{ApplicationId, HostAction, HostOrder, MigrateOrder, Policy, PoolMode, PoolPolicy};
-use world::{Result, World};
+use world::{Result, STEP_MS, World};
 
 fn leased() -> Policy {
     let pool =
@@ -56,6 +56,23 @@ fn the_host_of_an_idle_application_goes_to_the_other_and_comes_back_without_osci
     let held = world.cluster.explain_host(world.now_ms, &"h1".parse()?)?;
     let decision = held.decisions.iter().find(|it| it.what.contains("b-2")).ok_or("no decision")?;
     assert!(decision.verdict.contains(" is not "), "{decision:?}");
+    Ok(())
+}
+
+/// Of two ranks on one processor one may wait for the other instead of for the processor: it needs one of its own all the same.
+#[test]
+fn a_rank_that_waits_for_a_starved_one_counts_as_starved() -> Result {
+    let (mut world, _, b) = two_applications(5)?;
+    for _ in 0..40 {
+        // Both have half of the processor; 0.1 of the time they wait for other reasons.
+        world.counters.entry((b.clone(), 0)).or_default().wait_ns += 4 * STEP_MS * 100_000;
+        world.step()?;
+    }
+    let held = world.cluster.explain_host(world.now_ms, &"h1".parse()?)?;
+    let decision = held.decisions.iter().find(|it| it.what.contains("b-2")).ok_or("no decision")?;
+    let gain = decision.gates.iter().find(|it| it.name == "gain less loss").ok_or("no gate")?;
+    // Two processors for a demand of 1 / 0.6; a's loss is 1 - 1 / 1.8.
+    assert!((gain.value - (0.4 - 0.44)).abs() < 0.08, "{gain:?}");
     Ok(())
 }
 

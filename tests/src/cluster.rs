@@ -153,6 +153,28 @@ impl<'a> Cluster<'a> {
         Ok(self.json(&["events"])?.as_array().cloned().unwrap_or_default())
     }
 
+    /// Follows the events, from the oldest on.
+    pub fn follow(&self) -> Result<Events> {
+        let process = self.bench.start(self.command(&["events", "--follow", "--json"])?, "events")?;
+        Ok(Events { process })
+    }
+
+    /// Sets a policy while the cluster runs.
+    pub fn set_policy(&self, text: &str) -> Result {
+        let path = self.bench.path().join("policy-set.toml");
+        std::fs::write(&path, text)?;
+        self.json(&["policy", "set", &path.display().to_string()]).map(drop)
+    }
+
+    /// Host of every rank of an application.
+    pub fn placement(&self, application: &str) -> Result<BTreeMap<u64, String>> {
+        let partitions = self.json(&["partitions"])?;
+        let list = partitions.as_array().map(Vec::as_slice).unwrap_or_default();
+        let of_it = list.iter().filter(|it| it["application"] == application);
+        let place = |it: &Value| Some((it["rank"].as_u64()?, it["host"].as_str()?.to_owned()));
+        Ok(of_it.filter_map(place).collect())
+    }
+
     /// What happened, for messages.
     pub fn describe(&self) -> String {
         let mut text = String::new();
@@ -183,8 +205,10 @@ impl<'a> Cluster<'a> {
             }
             let Ok(status) = crate::Control::at(&path).raw_status(self.bench) else { continue };
             if status["state"] == "running" || status["state"] == "migrating" {
-                let rank = status["rank"].as_u64().unwrap_or(u64::MAX);
-                if let Some(other) = running.insert(rank, path.clone()) {
+                // APPLICATION.RANK.EPOCH/rank-RANK.sock
+                let directory = path.parent().and_then(|it| it.file_name()?.to_str()).unwrap_or_default();
+                let rank = directory.rsplit_once('.').map_or(directory, |(rank, _)| rank).to_owned();
+                if let Some(other) = running.insert(rank.clone(), path.clone()) {
                     return Err(format!(
                         "rank {rank} runs twice: {} and {}",
                         other.display(),
@@ -216,5 +240,45 @@ impl<'a> Cluster<'a> {
             self.assert_one_owner_each()?;
             std::thread::sleep(limit(1) / 4);
         }
+    }
+}
+
+/// The events of a cluster as they come.
+#[derive(Debug)]
+pub struct Events {
+    process: Process,
+}
+
+impl Events {
+    /// All so far.
+    pub fn all(&self) -> Result<Vec<Value>> {
+        let text = self.process.stdout();
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines = text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| Ok(serde_json::from_slice(line)?)).collect()
+    }
+
+    /// Waits for the first event behind number `after` that is wanted; nothing if one of `clients` ends before.
+    pub fn wait(
+        &self,
+        what: &str,
+        clients: &mut [&mut Process],
+        after: u64,
+        is_wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Option<Value>> {
+        wait_for(what, 30, || {
+            // Looked at first: what it did before its end is in the events.
+            let mut over = false;
+            for client in &mut *clients {
+                over |= client.status()?.is_some();
+            }
+            let found =
+                self.all()?.into_iter().find(|it| it["sequence"].as_u64() > Some(after) && is_wanted(it));
+            if found.is_none() && !over {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                return Ok(None);
+            }
+            Ok(Some(found))
+        })
     }
 }

@@ -123,6 +123,8 @@ struct VmmPeer {
     messages_received: u64,
     #[serde(default)]
     wait_ns: u64,
+    #[serde(default)]
+    shared: bool,
     round_trip: Option<VmmRoundTrip>,
 }
 
@@ -196,15 +198,19 @@ pub(crate) async fn status(socket: &Path) -> Result<Status, VmmError> {
 pub(crate) async fn counters(socket: &Path) -> Result<Counters, VmmError> {
     let (status, body) = call(socket, Method::GET, "/v1/counters", Vec::new(), QUICK).await?;
     let from: VmmCounters = read(socket, status, &body)?;
-    let traffic = |peer: &VmmPeer| PeerTraffic {
-        rank: peer.rank,
-        bytes_sent: peer.bytes_sent,
-        bytes_received: peer.bytes_received,
-        messages_sent: peer.messages_sent,
-        messages_received: peer.messages_received,
-        wait_ns: peer.wait_ns,
-        round_trip_ns: peer.round_trip.as_ref().map(|it| it.median_ns),
-        round_trip_p99_ns: peer.round_trip.as_ref().map(|it| it.p99_ns),
+    let traffic = |peer: &VmmPeer| {
+        // What was measured before the rings were shared says nothing about them.
+        let round_trip = peer.round_trip.as_ref().filter(|_| !peer.shared);
+        PeerTraffic {
+            rank: peer.rank,
+            bytes_sent: peer.bytes_sent,
+            bytes_received: peer.bytes_received,
+            messages_sent: peer.messages_sent,
+            messages_received: peer.messages_received,
+            wait_ns: peer.wait_ns,
+            round_trip_ns: round_trip.map(|it| it.median_ns),
+            round_trip_p99_ns: round_trip.map(|it| it.p99_ns),
+        }
     };
     Ok(Counters {
         run_ns: from.run_ns,

@@ -127,6 +127,8 @@ pub struct Gates {
     pub cooldown_s: Option<f64>,
     /// What a byte between two hosts costs, in seconds.
     pub beta_s_per_byte: Option<f64>,
+    /// What a message between two hosts costs beside its bytes, in seconds; `None`: as measured, unless said on the command line.
+    pub latency_s: Option<f64>,
 }
 
 /// Whom hosts belong to.
@@ -320,6 +322,7 @@ impl Gates {
             ("horizon_s", self.horizon_s),
             ("cooldown_s", self.cooldown_s),
             ("beta_s_per_byte", self.beta_s_per_byte),
+            ("latency_s", self.latency_s),
         ];
         for (name, value) in numbers {
             range(name, value.unwrap_or(0.0), FINITE, FINITE_TEXT)?;

@@ -4,7 +4,7 @@ use control::{ApplicationId, Epoch, Rank, TrafficPair, TrafficView};
 
 use super::{Cluster, ClusterError};
 use crate::metrics::{Measured, Observed, Planned};
-use crate::model::Load;
+use crate::model::{Flow, Load};
 use crate::planner::Plan;
 
 impl Cluster {
@@ -28,11 +28,11 @@ impl Cluster {
         for (from, owner) in (0..).zip(&application.partitions) {
             let report = self.view.process(&owner.host, &(id.clone(), from, owner.epoch));
             let Some(counters) = report.and_then(|it| it.counters.as_ref()) else { continue };
-            let rates: std::collections::BTreeMap<Rank, f64> = self.model.traffic(id, from).collect();
+            let rates: std::collections::BTreeMap<Rank, Flow> = self.model.traffic(id, from).collect();
             for peer in counters.peers.iter().filter(|it| it.bytes_sent > 0 && it.rank != from) {
                 let Some(other) = application.partitions.get(peer.rank as usize) else { continue };
                 let (remote, bytes_per_s) =
-                    (other.host != owner.host, rates.get(&peer.rank).copied().unwrap_or(0.0));
+                    (other.host != owner.host, rates.get(&peer.rank).map_or(0.0, |flow| flow.bytes));
                 let sum = if remote { &mut view.remote_bytes_per_s } else { &mut view.local_bytes_per_s };
                 *sum += bytes_per_s;
                 view.pairs.push(TrafficPair {

@@ -174,10 +174,12 @@ impl Cluster {
         let cpus = |name: &&HostName| self.view.hosts.get(*name).map_or(0, |it| it.facts.cpus.len());
         let is_queued = application.phase == Phase::Queued;
         let (mut demand, mut variance, mut is_known) = (0.0, 0.0, true);
-        for (rank, owner) in (0..).zip(&application.partitions).filter(|(_, owner)| owner.end().is_none()) {
+        let living = || (0..).zip(&application.partitions).filter(|(_, owner)| owner.end().is_none());
+        // What partitions would be busy if none waited for a processor: all of them wait for the one that waits longest.
+        let steal = living().map(|(rank, _)| self.model.load(id, rank).steal).fold(0.0, f64::max);
+        let free = if self.settings.count_steal { 1.0 } else { (1.0 - steal).max(0.05) };
+        for (rank, owner) in living() {
             let load = self.model.load(id, rank);
-            // What it would be busy if it never waited for a processor.
-            let free = if self.settings.count_steal { 1.0 } else { (1.0 - load.steal).max(0.05) };
             demand += (load.mean / free).min(1.0);
             variance += load.variance_of_mean / (free * free);
             is_known &= load.samples >= snapshot.settings.least_samples && owner.moving.is_none();

@@ -7,6 +7,7 @@ use control::{ApplicationId, HostName, MigrateOrder, PartitionState, Prediction,
 use super::Cluster;
 use crate::calibration::Calibration;
 use crate::history::History;
+use crate::model::Flow;
 use crate::planner::{self, Edge, FIXED, PlanApplication, PlanHost, PlanPartition, Rule, Snapshot};
 use crate::policy::{self, Member};
 use crate::state::{Application, Ownership, Phase};
@@ -18,6 +19,12 @@ impl Cluster {
     /// Thresholds that hold now.
     pub(super) fn planner_settings(&self) -> planner::Settings {
         policy::planner_settings(self.settings.planner, &self.state.policy.policy)
+    }
+
+    /// Seconds that a message between two hosts costs: as somebody has said, or as measured.
+    fn latency_s(&self) -> f64 {
+        let said = self.state.policy.policy.gates.latency_s.or(self.settings.latency_s);
+        said.unwrap_or_else(|| self.model.latency_s())
     }
 
     /// The labels of a host, as far as its agent has said.
@@ -44,7 +51,7 @@ impl Cluster {
             sustained_s: self.sustained_s(now_ms),
             suffered_s: self.suffered_s,
             policy: self.state.policy.version,
-            settings: self.planner_settings(),
+            settings: planner::Settings { latency_s: self.latency_s(), ..self.planner_settings() },
         };
         for (id, application) in self.state.applications.iter().filter(|(_, it)| it.is_live()) {
             let mut of_rank = BTreeMap::new();
@@ -77,11 +84,18 @@ impl Cluster {
         of_rank: &BTreeMap<Rank, usize>,
     ) {
         let mut measured = false;
+        let latency_s = snapshot.settings.latency_s;
         for (rank, from) in of_rank {
-            let known = |(peer, bytes): (Rank, f64)| Some((*of_rank.get(&peer)?, bytes));
-            for (to, bytes) in self.model.traffic(id, *rank).filter_map(known) {
+            let sent: Vec<(Rank, Flow)> = self.model.traffic(id, *rank).collect();
+            let messages: f64 = sent.iter().map(|(_, flow)| flow.messages).sum();
+            // Messages that overlap are not waited for one by one: no more is lost to them than there is time without work.
+            let idle = (1.0 - snapshot.partitions.get(*from).map_or(0.0, |it| it.load)).max(0.0);
+            let share = if messages * latency_s > idle { idle / (messages * latency_s) } else { 1.0 };
+            for (peer, flow) in sent {
+                let Some(to) = of_rank.get(&peer) else { continue };
                 measured = true;
-                snapshot.edges.push(Edge { from: *from, to, bytes, messages: 0.0 });
+                let (bytes, messages) = (flow.bytes, share * flow.messages);
+                snapshot.edges.push(Edge { from: *from, to: *to, bytes, messages });
             }
         }
         if !measured {

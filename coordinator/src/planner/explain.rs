@@ -333,7 +333,7 @@ fn reason(view: &CandidateView, imbalance: f64) -> String {
     };
     let begin = match view.verdict.strip_prefix("mandatory: ") {
         Some(cause) => cause.to_owned(),
-        None => format!("imbalance {:.0} %", percent(imbalance)),
+        None => traffic(view).unwrap_or_else(|| format!("imbalance {:.0} %", percent(imbalance))),
     };
     format!(
         "{begin}: {what} from {} ({:.0} % -> {:.0} %) to {} ({:.0} % -> {:.0} %), pays back in {:.1} s",
@@ -345,6 +345,14 @@ fn reason(view: &CandidateView, imbalance: f64) -> String {
         percent(view.destination_utilisation.1),
         view.payback_s.unwrap_or(0.0),
     )
+}
+
+/// What a move saves that is not made for load, if that is why it is made.
+fn traffic(view: &CandidateView) -> Option<String> {
+    let terms = &view.terms;
+    let (application, rank, saved) = terms.traffic_by_peer.first().filter(|(_, _, saved)| *saved > 0.0)?;
+    let counts = terms.traffic_and_rules > terms.load_source + terms.load_destination;
+    counts.then(|| format!("messages with rank {rank} of {application} cost {saved:.2} s a second"))
 }
 
 /// The best moves from the hottest hosts (of one application, if asked for), whether they pass or not.

@@ -153,6 +153,13 @@ fn partitions_that_talk_come_together_and_beta_decides() -> Result {
     assert!((plan.work_max - 0.4).abs() < 1e-9 && (plan.work_max_after - 0.2).abs() < 1e-9);
     let peers = &plan.moves[0].explanation.terms.traffic_by_peer;
     assert!((peers[0].2 - 0.3).abs() < 1e-9, "{peers:?}");
+    let reason = &plan.moves[0].reason;
+    assert!(reason.starts_with("messages with rank 0 of heat-1 cost 0.30 s a second: rank 1"), "{reason}");
+    // Few bytes, many messages.
+    chatty.edges.iter_mut().for_each(|it| (it.bytes, it.messages) = (0.0, 1e4));
+    assert!(checked(&chatty).moves.is_empty(), "latency costs nothing");
+    chatty.settings.latency_s = 3e-5;
+    assert_eq!(checked(&chatty).moves.len(), 1);
     Ok(())
 }
 

@@ -152,6 +152,7 @@ pub fn planner_settings(base: Settings, policy: &Policy) -> Settings {
         horizon_s: gates.horizon_s.unwrap_or(base.horizon_s),
         cooldown_s: gates.cooldown_s.unwrap_or(base.cooldown_s),
         beta_s_per_byte: gates.beta_s_per_byte.unwrap_or(base.beta_s_per_byte),
+        latency_s: gates.latency_s.unwrap_or(base.latency_s),
         moves_share: limits.moves_share.unwrap_or(base.moves_share),
         moves_least: count(limits.moves_least, base.moves_least),
         at_once: count(limits.moves_at_once, base.at_once),

@@ -63,6 +63,7 @@ pub fn settings() -> Settings {
         host_timeout_ms: 5000,
         activate: true,
         count_steal: false,
+        latency_s: None,
     }
 }
 

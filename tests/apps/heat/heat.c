@@ -10,6 +10,7 @@
  * MPI_Allreduce adds. No libm function is used: glibc chooses
  * their implementation, and with it their last bit, by the processor.
  *
+ * With --rest FROM,TO,MS every rank sleeps at the end of these steps: a program that falls idle for a while.
  * With --balance K the ranks have whole rows, which they share out anew every K steps as the coordinator says (balance.c).
  */
 #include "heat.h"
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { RANKS_MAX = 4096, SIZE_MAX_CELLS = 1 << 15 };
 enum { UP, DOWN, LEFT, RIGHT, SIDES };
@@ -41,7 +43,7 @@ static long number(const char *text, long low, long high)
     char *end;
     long value = strtol(text, &end, 10);
     if (end == text || *end != 0 || value < low || value > high)
-        fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress] [--balance K]");
+        fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress] [--rest FROM,TO,MS] [--balance K]");
     return value;
 }
 
@@ -81,10 +83,13 @@ static struct options parse(int argc, char **argv, int rank)
         else if (!strcmp(argv[i], "--work")) {
             o.work = work_of(value, rank);
             o.work_list = value;
+        } else if (!strcmp(argv[i], "--rest")) {
+            if (sscanf(value, "%d,%d,%d", &o.rest_from, &o.rest_to, &o.rest_ms) != 3 || o.rest_ms < 0)
+                fail("--rest wants two steps and milliseconds, for example 100,200,50");
         } else if (!strcmp(argv[i], "--balance"))
             o.balance = (int)number(value, 1, 1000000000);
         else
-            fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress] [--balance K]");
+            fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress] [--rest FROM,TO,MS] [--balance K]");
         i++;
     }
     /* About 20 progress lines, at steps with a residual. */
@@ -235,6 +240,12 @@ static void step(struct grid *g, struct balance *b, int work)
     g->next = old;
 }
 
+static void rest(int ms)
+{
+    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    nanosleep(&time, NULL);
+}
+
 /* Largest change in the last step, over all ranks: a maximum, so the order of the reduction does not matter. */
 static double residual(const struct grid *g)
 {
@@ -308,6 +319,8 @@ int main(int argc, char **argv)
     double start = MPI_Wtime(), last = 0;
     for (int s = 1; s <= o.steps; s++) {
         step(&g, b, o.work);
+        if (s > o.rest_from && s <= o.rest_to)
+            rest(o.rest_ms);
         if (s % o.every == 0 || s == o.steps)
             last = residual(&g);
         if (b && s % o.balance == 0 && s != o.steps)
