@@ -241,6 +241,7 @@ fn lent_and_returned(events: &Events, clients: &mut [&mut Process; 2]) -> Result
 }
 
 #[test]
+#[ignore = "two programs on three hosts whose idle times must outlast the emulated machine's moves: alone, on a quiet machine"]
 fn the_host_of_an_idle_application_goes_to_another_and_comes_back() -> Result {
     let expected = binaries::oracle("heat-coarse", 2)?;
     let processors = std::thread::available_parallelism()?.get();

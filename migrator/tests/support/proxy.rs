@@ -330,8 +330,9 @@ impl Shared {
                     self.kill_when_known();
                     return self.cut_all();
                 }
-                self.cut_all();
-                // A new connection finds everything as before.
+                let sockets = self.sockets.lock().unwrap();
+                cut(&sockets);
+                // A new connection, which has to wait for the lock, finds everything as before.
                 self.hung.store(false, SeqCst);
                 return false;
             }
@@ -385,9 +386,13 @@ impl Shared {
     }
 
     fn cut_all(&self) -> bool {
-        for socket in &*self.sockets.lock().unwrap() {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        cut(&self.sockets.lock().unwrap());
         false
+    }
+}
+
+fn cut(sockets: &[TcpStream]) {
+    for socket in sockets {
+        let _ = socket.shutdown(Shutdown::Both);
     }
 }
