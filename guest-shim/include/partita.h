@@ -35,7 +35,7 @@ PARTITA_WEAK int partita_share(MPI_Comm comm, int64_t *first, int64_t *count);
 /* Speed of this rank's host relative to the mean of the application's hosts; 1 while nobody knows. */
 PARTITA_WEAK int partita_host_speed(double *relative);
 
-/* Now is a good moment to move this rank; and: a move is unwelcome for so many seconds (0 takes that back). */
+/* Now is a good moment to move this rank (a pause waits some milliseconds for it); and: a move is unwelcome for so many seconds (0 takes that back). */
 PARTITA_WEAK int partita_safe_point(void);
 PARTITA_WEAK int partita_not_before(double seconds);
 

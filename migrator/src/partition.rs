@@ -46,6 +46,16 @@ impl Share {
     }
 }
 
+/// Why a pause costs the program little just then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    /// It sleeps, as a rule for messages: what it waits for hides that much of the blackout.
+    Asleep,
+    /// It has just said so (`partita_safe_point`).
+    SafePoint,
+}
+
 /// What the destination has to know to build the machine before the first page arrives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
@@ -84,10 +94,10 @@ pub trait SourceMachine: Sync {
     fn throttle(&self, share: Share) -> Result<(), MachineError> {
         if share == Share::FULL { Ok(()) } else { Err("this machine cannot be slowed down".into()) }
     }
-    /// Waits until the program sleeps, as it does where it waits for messages, but for `limit` at most; tells whether it does.
-    fn await_sleep(&self, limit: Duration) -> bool {
+    /// Waits for a good moment to pause, but for `limit` at most.
+    fn await_moment(&self, limit: Duration) -> Option<Moment> {
         let _ = limit;
-        false
+        None
     }
     /// Stops the vCPU and the fabric; when it returns, nothing writes the partition's memory. After an error the
     /// partition still runs.

@@ -210,8 +210,8 @@ pub fn residual_after_next_round(seen: &Observation) -> f64 {
     seen.dirty.after(seen.round_overhead.as_secs_f64() + seconds_to_send(seen, seen.residual_pages as f64))
 }
 
-/// How long the pause may wait for the program to sleep: as long as it is asked to, unless what the program writes meanwhile
-/// would lengthen the blackout by more than [`PATIENCE_PART`].
+/// How long the pause may wait for a good moment: as long as it is asked to, unless what the program writes meanwhile would
+/// lengthen the blackout by more than [`PATIENCE_PART`].
 pub fn patience(asked: Duration, seen: &Observation) -> Duration {
     let pages =
         PATIENCE_PART * blackout(seen, seen.residual_pages as f64) * seen.bytes_per_s / PAGE_SIZE as f64;

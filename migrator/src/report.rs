@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::codec::{Codec, Compression};
-use crate::partition::{PAGE_SIZE, Share};
+use crate::partition::{Moment, PAGE_SIZE, Share};
 use crate::policy::{Next, OnTimeout, StopReason};
 use crate::transport::{Address, Security, Timeouts, Transport};
 use crate::wire::STREAMS_MAX;
@@ -38,7 +38,7 @@ pub struct MigrateRequest {
     /// Do not switch over before `POST /v1/migrate/switch` or the time-out: others have to come as far first.
     #[serde(default)]
     pub await_switch: bool,
-    /// How long the pause may wait for the program to sleep, where it waits for messages.
+    /// How long the pause may wait for a good moment: the program sleeps for messages, or says that a move would suit it.
     #[serde(default = "default_patience_ms")]
     pub patience_ms: u64,
     /// Whether pages are packed on the wire.
@@ -205,7 +205,7 @@ pub struct Request {
     pub on_timeout: OnTimeout,
     /// Do not switch over before [`Control::switch`](crate::control::Control::switch) or the time-out.
     pub await_switch: bool,
-    /// How long the pause may wait for the program to sleep.
+    /// How long the pause may wait for a good moment.
     pub patience: Duration,
     /// How long to wait for the other side, step by step.
     pub timeouts: Timeouts,
@@ -339,12 +339,12 @@ pub struct MigrateReport {
     /// Waited for others before the switch-over, seconds; part of `total_s`.
     #[serde(default)]
     pub awaited_s: f64,
-    /// How long the pause waited for the program to sleep, milliseconds; not part of the blackout.
+    /// How long the pause waited for a good moment, milliseconds; not part of the blackout.
     #[serde(default)]
     pub patience_ms: f64,
-    /// The program slept when it was paused: what it waited for, as a rule messages, hides that much of the blackout.
+    /// The good moment that came; null: it was paused anywhere.
     #[serde(default)]
-    pub asleep: bool,
+    pub moment: Option<Moment>,
     /// Where the blackout went.
     #[serde(default)]
     pub breakdown: Breakdown,

@@ -277,7 +277,7 @@ struct Attempt<'a> {
     ownership: Ownership,
     brake: Brake,
     prediction: Prediction,
-    /// How long the pause may wait for the program to sleep.
+    /// How long the pause may wait for a good moment.
     patience: Duration,
     paused_at: Option<Instant>,
     was_paused: bool,
@@ -597,7 +597,7 @@ impl Attempt<'_> {
         // A partition that sleeps under the brake cannot be paused at once; what it writes meanwhile is found by the harvest.
         self.brake.release(self.machine).map_err(machine_failed("let it run"))?;
         let patience_start = clock::now();
-        self.report.asleep = self.machine.await_sleep(self.patience);
+        self.report.moment = self.machine.await_moment(self.patience);
         self.report.patience_ms = since_ms(patience_start);
         let pause_start = clock::now();
         self.machine.pause().map_err(machine_failed("pause"))?;

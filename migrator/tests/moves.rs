@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use migrator::codec::Compression;
 use migrator::destination::{self, DestinationError};
+use migrator::partition::Moment;
 use migrator::policy::{Next, OnTimeout, StopReason};
 use migrator::source::{self, Phase, SourceError};
 use migrator::transport::Transport;
@@ -46,7 +47,7 @@ over_both! {
     the_bandwidth_cap_holds_over_all_streams
     a_broken_pre_copy_goes_on_with_what_the_destination_has
     a_program_that_writes_during_a_break_arrives_as_it_was_when_it_paused
-    the_pause_waits_for_the_program_to_sleep_as_long_as_it_may
+    the_pause_waits_for_a_good_moment_as_long_as_it_may
     several_moves_wait_for_each_other_and_switch_over_together
     who_waits_for_others_can_be_cancelled_and_goes_alone_after_the_timeout
     a_cap_that_is_lifted_during_the_move_holds_no_longer
@@ -309,7 +310,7 @@ fn packed_pages_arrive_byte_for_byte_and_auto_packs_what_a_slow_link_carries() {
 /// For a `change`, which captures nothing.
 static COMPRESSION: std::sync::Mutex<Compression> = std::sync::Mutex::new(Compression::Auto);
 
-fn the_pause_waits_for_the_program_to_sleep_as_long_as_it_may(transport: Transport) {
+fn the_pause_waits_for_a_good_moment_as_long_as_it_may(transport: Transport) {
     for (sleeps_after_ms, asleep) in [(Some(3), true), (Some(0), true), (Some(500), false), (None, false)] {
         let source = TestSource::new();
         *source.sleeps_after.lock().unwrap() = sleeps_after_ms.map(Duration::from_millis);
@@ -318,7 +319,7 @@ fn the_pause_waits_for_the_program_to_sleep_as_long_as_it_may(transport: Transpo
         let attempt = Setup { change, ..Setup::over(transport, 1) }.run(&source);
         assert_moved(&attempt, &source);
         let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
-        assert_eq!(report.asleep, asleep, "{sleeps_after_ms:?}");
+        assert_eq!(report.moment, asleep.then_some(Moment::Asleep), "{sleeps_after_ms:?}");
         let waited_ms = sleeps_after_ms.filter(|_| asleep).unwrap_or(20);
         assert!(report.patience_ms >= waited_ms as f64, "{sleeps_after_ms:?}: {}", report.patience_ms);
     }

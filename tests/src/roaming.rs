@@ -12,10 +12,12 @@ pub struct Roaming<'a> {
     owners: Vec<Option<usize>>,
     receivers: Vec<Receiver>,
     started: u32,
+    /// Further options of every `migrate`.
+    pub options: Vec<&'static str>,
     /// Moves done.
     pub moves: u32,
-    /// Moves of a rank that slept when it was paused.
-    pub asleep: u32,
+    /// The good moment at which each was paused; empty: anywhere.
+    pub moments: Vec<String>,
     /// Blackout of each move as the source measured it, milliseconds.
     pub blackouts_ms: Vec<f64>,
 }
@@ -67,8 +69,9 @@ impl<'a> Roaming<'a> {
             owners,
             receivers: Vec::new(),
             started: 0,
+            options: Vec::new(),
             moves: 0,
-            asleep: 0,
+            moments: Vec::new(),
             blackouts_ms: Vec::new(),
         })
     }
@@ -137,6 +140,7 @@ impl<'a> Roaming<'a> {
         let mut options =
             vec!["--timeout-s", &timeout_s, "--on-timeout", "force", "--downtime-limit-ms", "2000"];
         options.extend(together.then_some("--await-switch"));
+        options.extend(&self.options);
         let migrate = from.start_migrate(self.bench, &receiver.listen, &options)?;
         Ok(Moving { rank, receiver, from, migrate })
     }
@@ -159,7 +163,7 @@ impl<'a> Roaming<'a> {
         }
         let report: serde_json::Value = serde_json::from_slice(&moving.migrate.stdout())?;
         self.blackouts_ms.extend(report.get("blackout_ms").and_then(serde_json::Value::as_f64));
-        self.asleep += u32::from(report.get("asleep").and_then(serde_json::Value::as_bool) == Some(true));
+        self.moments.push(report["moment"].as_str().unwrap_or_default().to_owned());
         self.controls[moving.rank as usize] = moving.receiver.control.clone();
         self.owners[moving.rank as usize] = Some(self.receivers.len());
         self.receivers.push(moving.receiver);

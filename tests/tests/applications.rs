@@ -73,9 +73,9 @@ fn moved(program: &str, ranks: u32, arguments: impl Fn(u64) -> String) -> Result
             }
         }
         let output = roaming.finish(60)?;
-        let (moves, asleep) = (roaming.moves, roaming.asleep);
+        let (moves, moments) = (roaming.moves, &roaming.moments);
         let blackouts_ms = &roaming.blackouts_ms;
-        println!("{program}, length {factor}: {moves} moves, {asleep} asleep, blackouts {blackouts_ms:?} ms");
+        println!("{program}, length {factor}: {moves} moves at {moments:?}, blackouts {blackouts_ms:?} ms");
         drop(roaming);
         if moves < MOVES {
             factor *= u64::from(MOVES_MAX.div_ceil(moves.max(2)) + 1).min(4);
@@ -96,6 +96,40 @@ fn moved(program: &str, ranks: u32, arguments: impl Fn(u64) -> String) -> Result
 fn heat_moves_ten_times() -> Result {
     let steps = amount(1_000_000, 20_000);
     moved("heat", 2, |factor| format!("--size 32 --steps {} --seed 1 --every 100", steps * factor))
+}
+
+#[test]
+fn heat_moves_over_rdma() -> Result {
+    let bench = Bench::new()?;
+    let words = strings(&format!("--size 32 --steps {} --seed 1 --every 100", amount(1_000_000, 10_000)));
+    let mut roaming = Roaming::start(&bench, 2, "32M", "heat", &words)?;
+    roaming.options = vec!["--transport", "rdma", "--streams", "2"];
+    while roaming.moves < 3 && roaming.step(&[roaming.moves % 2])? {}
+    let (moves, output) = (roaming.moves, roaming.finish(60)?);
+    println!("{moves} moves over RDMA, blackouts {:?} ms", roaming.blackouts_ms);
+    drop(roaming);
+    bench.assert_nothing_left()?;
+    let expected = still(&bench, 2, "heat", &words)?;
+    if moves > 0 && output == expected { Ok(()) } else { Err(format!("{moves} moves").into()) }
+}
+
+#[test]
+fn a_pause_waits_for_a_safe_point() -> Result {
+    // One rank, which never sleeps; it says that a move would suit it after every step.
+    let bench = Bench::new()?;
+    let words = strings(&format!("--size 32 --steps {} --seed 1 --balance 1", amount(2_000_000, 30_000)));
+    let mut roaming = Roaming::start(&bench, 1, "64M", "heat", &words)?;
+    while !roaming.moments.iter().any(|moment| moment == "safe-point") {
+        if roaming.moves >= MOVES || !roaming.step(&[0])? {
+            return Err(format!("{:?}\n{}", roaming.moments, roaming.describe()).into());
+        }
+    }
+    let output = roaming.finish(60)?;
+    println!("paused at {:?}", roaming.moments);
+    drop(roaming);
+    bench.assert_nothing_left()?;
+    let expected = still(&bench, 1, "heat", &words)?;
+    if output == expected { Ok(()) } else { Err("not the output of a still run".into()) }
 }
 
 #[test]

@@ -202,7 +202,7 @@ pub struct MigrateArgs {
     /// Do not switch over before `vmm ctl SOCKET switch` or the time-out: several partitions can then do it together
     #[arg(long)]
     pub await_switch: bool,
-    /// Wait this long at most for the program to sleep, where it waits for messages, before it is paused
+    /// Wait this long at most for a good moment to pause: the program sleeps for messages, or is at a safe point (partita.h)
     #[arg(long, default_value_t = 10, value_name = "M")]
     pub patience_ms: u64,
     /// Pack pages on the wire: when a sample says that it pays, never, or always with one codec

@@ -1,12 +1,15 @@
 //! A partition that leaves: the migrator's source verbs in terms of [`Partition`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use migrator::partition::{Description, MachineError, PAGE_SIZE, Region, Share, SourceMachine};
+use migrator::partition::{Description, MachineError, Moment, PAGE_SIZE, Region, Share, SourceMachine};
 use vmm::partition::Partition;
 
 use crate::hold::hold;
+
+/// Time between two looks for a good moment: short beside a blackout.
+const MOMENT_LOOK: Duration = Duration::from_micros(50);
 
 /// The partition that leaves.
 pub struct Source {
@@ -62,8 +65,21 @@ impl SourceMachine for Source {
         Ok(self.partition.throttle(share.part())?)
     }
 
-    fn await_sleep(&self, limit: Duration) -> bool {
-        self.partition.await_sleep(limit)
+    fn await_moment(&self, limit: Duration) -> Option<Moment> {
+        let safe_points = self.partition.safe_points();
+        let start = Instant::now();
+        loop {
+            if self.partition.is_asleep() {
+                return Some(Moment::Asleep);
+            }
+            if self.partition.safe_points() != safe_points {
+                return Some(Moment::SafePoint);
+            }
+            if start.elapsed() >= limit {
+                return None;
+            }
+            std::thread::sleep(MOMENT_LOOK);
+        }
     }
 
     fn pause(&self) -> Result<(), MachineError> {

@@ -5,7 +5,6 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use partita_abi::{ABI_VERSION, DOORBELL_ADDRESS, FabricPage};
 use serde::{Deserialize, Serialize};
@@ -28,8 +27,6 @@ use crate::vcpu::{self, Ending, Engine, EngineState, Vcpu, VcpuError};
 
 /// Version of [`Saved`] and [`Blueprint`].
 pub const STATE_VERSION: u32 = 1;
-/// Time between two looks at whether a program sleeps: short beside a blackout.
-const SLEEP_LOOK: Duration = Duration::from_micros(50);
 
 /// Why a partition could not be built or did not do as told.
 #[derive(Debug, Error)]
@@ -399,17 +396,14 @@ impl Partition {
         self.with_vcpu(Vcpu::resume)
     }
 
-    /// Waits until the program sleeps, for messages as a rule, but for `limit` at most; tells whether it does.
-    pub fn await_sleep(&self, limit: Duration) -> bool {
-        let Ok(sleeper) = self.with_vcpu(|vcpu| Ok(vcpu.sleeper())) else { return false };
-        let start = Instant::now();
-        while !sleeper.is_asleep() {
-            if start.elapsed() >= limit {
-                return false;
-            }
-            std::thread::sleep(SLEEP_LOOK);
-        }
-        true
+    /// Whether the program sleeps, for messages as a rule.
+    pub fn is_asleep(&self) -> bool {
+        self.with_vcpu(|vcpu| Ok(vcpu.sleeper())).is_ok_and(|sleeper| sleeper.is_asleep())
+    }
+
+    /// How often the program has said that a move would suit it just then.
+    pub fn safe_points(&self) -> u64 {
+        units::safe_points(&self.memory).unwrap_or(0)
     }
 
     /// Stops the vCPU and the fabric; afterwards nothing writes guest memory.

@@ -45,6 +45,11 @@ fn word(memory: &Memory, offset: usize) -> Result<&AtomicU64, MemoryError> {
     memory.atomic_u64(UNITS_PAGE + offset as u64)
 }
 
+/// How often the program said that a move would suit it.
+pub fn safe_points(memory: &Memory) -> Result<u64, MemoryError> {
+    Ok(word(memory, std::mem::offset_of!(UnitsPage, safe_points))?.load(Ordering::Relaxed))
+}
+
 /// What the program says, if it has defined units.
 pub fn read(memory: &Memory) -> Result<Option<Units>, MemoryError> {
     let get = |offset| Ok::<_, MemoryError>(word(memory, offset)?.load(Ordering::Relaxed));
@@ -58,7 +63,7 @@ pub fn read(memory: &Memory) -> Result<Option<Units>, MemoryError> {
         count: get(std::mem::offset_of!(UnitsPage, count))?,
         done: get(std::mem::offset_of!(UnitsPage, done))?,
         cost_ns: get(std::mem::offset_of!(UnitsPage, cost_ns))?,
-        safe_points: get(std::mem::offset_of!(UnitsPage, safe_points))?,
+        safe_points: safe_points(memory)?,
         not_before_ns: get(std::mem::offset_of!(UnitsPage, not_before_ns))?,
         generation: get(std::mem::offset_of!(UnitsPage, generation))?,
     }))

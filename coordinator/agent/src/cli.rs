@@ -20,6 +20,7 @@ use crate::epochs::{EpochError, Epochs};
 use crate::host::{Config, Host};
 use crate::link::Link;
 use crate::metrics;
+use crate::vmm_api::Transport;
 
 /// Starts, watches and moves the partitions of this host for a coordinator.
 #[derive(Debug, Parser)]
@@ -52,6 +53,9 @@ struct Arguments {
     /// Address of this host where it takes migrations.
     #[arg(long, value_name = "HOST")]
     migrate_address: String,
+    /// How pages of partitions that leave this host get into the memory of the other one; rdma needs libfabric on both (docs/rdma.md).
+    #[arg(long, value_enum, default_value_t)]
+    migrate_transport: Transport,
     /// IP address of this host at which its partitions take messages, if applications are on several machines. All messages then go
     /// over TCP (with certificates: TLS), also those between partitions of this host. Without it: Unix sockets and shared memory.
     #[arg(long, value_name = "ADDRESS")]
@@ -171,6 +175,7 @@ fn start(arguments: Arguments) -> Result<(), AgentError> {
         session: session(),
         tls: absolute(&arguments.tls),
         insecure: arguments.insecure,
+        migrate_transport: arguments.migrate_transport,
     };
     let host = Arc::new(Host::new(config, epochs));
     let runtime =

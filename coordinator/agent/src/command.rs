@@ -275,9 +275,13 @@ async fn migrate(
     };
     // Whatever happens, that epoch is the destination's.
     host.state().epochs.observe(&key.application, key.rank, epoch)?;
-    let insecure = host.config.insecure;
-    let request =
-        serde_json::json!({"to": to, "epoch": epoch, "insecure": insecure, "await_switch": await_switch});
+    let request = serde_json::json!({
+        "to": to,
+        "epoch": epoch,
+        "insecure": host.config.insecure,
+        "await_switch": await_switch,
+        "transport": host.config.migrate_transport,
+    });
     let outcome = match vmm_api::migrate(&partition.socket, request).await {
         Migrated::Moved(report) => {
             let mut known = partition.known();

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::epochs::Epochs;
 use crate::output::OutputBuffer;
 use crate::partition::{Key, Partition};
+use crate::vmm_api::Transport;
 
 /// What does not change while the agent runs.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Config {
     pub tls: partita_tls::Options,
     /// Plain connections to other machines are allowed.
     pub insecure: bool,
+    /// How pages leave.
+    pub migrate_transport: Transport,
     /// Names this run of the agent.
     pub session: u64,
 }

@@ -18,6 +18,17 @@ const QUICK: Duration = Duration::from_secs(2);
 /// A migration ends by itself (its own `timeout_s`); this only bounds a VMM that hangs.
 const MIGRATE: Duration = Duration::from_secs(900);
 
+/// `transport` of `POST /v1/migrate`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Transport {
+    /// Over the connections.
+    #[default]
+    Tcp,
+    /// By one-sided writes.
+    Rdma,
+}
+
 /// A VMM that did not do what it was asked.
 #[derive(Debug, Error)]
 pub(crate) enum VmmError {

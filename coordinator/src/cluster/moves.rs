@@ -192,7 +192,7 @@ impl Cluster {
     }
 
     /// Whether other partitions of its application move in the same wave, and whether all of them have come so far that they
-    /// can switch over together; one that has no room now is not waited for.
+    /// can switch over together; those that have no room to begin now are not waited for.
     fn group(&self, id: MoveId, order: &Move) -> (bool, bool) {
         let Some(wave) = self.under_way.get(&id) else { return (false, true) };
         let belongs = |application: &ApplicationId, its_wave: &u32| {
@@ -211,8 +211,10 @@ impl Cluster {
             let flight = self.flights.get(other);
             flight.is_none_or(|flight| flight.is_ready(&self.side(it, Side::Source)))
         };
-        let may_switch = !to_come.any(|it| self.has_room_for(&it.from, &it.to))
-            && others.all(|(it, other, _)| is_ready(it, other));
+        // Without room for the next one of the plan, whosever it is, none of them can begin before something ends.
+        let more = to_come.peek().is_some()
+            && self.planned.front().is_some_and(|next| self.has_room_for(&next.from, &next.to));
+        let may_switch = !more && others.all(|(it, other, _)| is_ready(it, other));
         (together, may_switch)
     }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use migrator::partition::{
-    Description, DestinationMachine, MachineError, PAGE_SIZE, Region, Share, SourceMachine,
+    Description, DestinationMachine, MachineError, Moment, PAGE_SIZE, Region, Share, SourceMachine,
 };
 use migrator::report::{MigrateRequest, Request};
 use migrator::transport::{Address, Listener, Security, Timeouts, Transport};
@@ -229,11 +229,11 @@ impl SourceMachine for TestSource {
         Ok(())
     }
 
-    fn await_sleep(&self, limit: Duration) -> bool {
+    fn await_moment(&self, limit: Duration) -> Option<Moment> {
         assert!(self.is_running());
         let after = self.sleeps_after.lock().unwrap().filter(|after| *after <= limit);
         thread::sleep(after.unwrap_or(limit));
-        after.is_some()
+        after.map(|_| Moment::Asleep)
     }
 
     fn throttle(&self, share: Share) -> Result<(), MachineError> {
