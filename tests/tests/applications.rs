@@ -99,9 +99,10 @@ fn heat_moves_ten_times() -> Result {
 }
 
 #[test]
+#[ignore = "libfabric needs half a minute for a move in the emulated machine: tests/system.sh applications:--ignored,rdma"]
 fn heat_moves_over_rdma() -> Result {
     let bench = Bench::new()?;
-    let words = strings(&format!("--size 32 --steps {} --seed 1 --every 100", amount(1_000_000, 10_000)));
+    let words = strings(&format!("--size 32 --steps {} --seed 1 --every 100", amount(1_000_000, 120_000)));
     let mut roaming = Roaming::start(&bench, 2, "32M", "heat", &words)?;
     roaming.options = vec!["--transport", "rdma", "--streams", "2"];
     while roaming.moves < 3 && roaming.step(&[roaming.moves % 2])? {}
