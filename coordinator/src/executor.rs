@@ -12,7 +12,9 @@
 //! destination's agent has said that e+1 cannot run there any more; the destination is woken only after the source's agent
 //! has said that its process has ended.** After a restart of the coordinator every open move begins in Recovering.
 
-use control::{Action, CommandResult, End, MoveReport, Outcome, PartitionReport, PartitionState};
+use control::{
+    Action, CommandResult, End, Epoch, HostName, MoveReport, Outcome, PartitionReport, PartitionState,
+};
 
 use crate::state::Move;
 
@@ -28,6 +30,16 @@ pub enum Side {
     Source,
     /// The host it goes to.
     Destination,
+}
+
+impl Side {
+    /// Its host, and the epoch that is the partition's there.
+    pub fn of(self, order: &Move) -> (&HostName, Epoch) {
+        match self {
+            Self::Source => (&order.from, order.from_epoch),
+            Self::Destination => (&order.to, order.epoch),
+        }
+    }
 }
 
 /// What one side's agent has said.

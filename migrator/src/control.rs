@@ -65,6 +65,11 @@ impl<P: Copy> Control<P> {
         self.may_switch.load(Ordering::Acquire)
     }
 
+    /// Whether everything but the switch-over is done, which waits for [`switch`](Self::switch).
+    pub fn awaits_switch(&self) -> bool {
+        !self.may_switch() && self.lock().rounds.last().is_some_and(RoundReport::awaits_switch)
+    }
+
     /// Caps all streams together from now on, in bytes per second; `None` lifts the cap. The source's side only.
     pub fn set_bandwidth(&self, bytes_per_s: Option<u64>) {
         let value = bytes_per_s.unwrap_or(0).min(AS_REQUESTED - 1);

@@ -244,7 +244,8 @@ pub struct RoundReport {
 /// Adds a round. Of those after which the partition only waited for others the first and the last tell enough.
 pub(crate) fn note_round(rounds: &mut Vec<RoundReport>, round: RoundReport) {
     if let [.., before, last] = &rounds[..]
-        && [before.next, last.next] == [Some(Next::AwaitSwitch); 2]
+        && before.awaits_switch()
+        && last.awaits_switch()
     {
         rounds.pop();
     }
@@ -287,6 +288,11 @@ pub struct Brownout {
 }
 
 impl RoundReport {
+    /// Whether the partition could switch over when it was over, and waited for others.
+    pub fn awaits_switch(&self) -> bool {
+        self.next == Some(Next::AwaitSwitch)
+    }
+
     /// Bytes of memory that the round carried: more than went over the wire if they were packed, without pages of zeros.
     pub fn memory_bytes(&self) -> u64 {
         (self.pages - self.zero_pages.min(self.pages)) * PAGE_SIZE as u64

@@ -21,7 +21,7 @@ use crate::control;
 use crate::dirty::DirtyModel;
 use crate::ownership::{Source as Ownership, SourceEvent};
 use crate::partition::{Description, MachineError, PAGE_SIZE, Share, SourceMachine};
-use crate::policy::{self, Decision, GoOn, Next, OnTimeout, StopReason};
+use crate::policy::{self, Decision, GoOn, OnTimeout, StopReason};
 use crate::report::{self, MigrateReport, Prediction, Request, RoundReport, one_line};
 use crate::transport::{self, Connection, Transport, TransportError};
 use crate::wire::{self, Frame, Header, Kind, Role, Totals, WireError};
@@ -69,14 +69,6 @@ impl Control {
     /// A handle for one migration.
     pub fn new() -> Self {
         Self::starting_at(Phase::Connect)
-    }
-}
-
-impl Control {
-    /// Whether everything but the switch-over is done, which waits for [`switch`](Self::switch).
-    pub fn awaits_switch(&self) -> bool {
-        !self.may_switch()
-            && self.progress().rounds.last().is_some_and(|round| round.next == Some(Next::AwaitSwitch))
     }
 }
 
@@ -566,7 +558,7 @@ impl Attempt<'_> {
             if self.control.is_cancelled() {
                 return Err(SourceError::Cancelled);
             }
-            let waited = self.report.rounds.last().is_some_and(|last| last.next == Some(Next::AwaitSwitch));
+            let waited = self.report.rounds.last().is_some_and(RoundReport::awaits_switch);
             let limit = match self.request.on_timeout {
                 // It only waited for others: this round is a small one.
                 _ if waited => None,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use migrator::codec::Compression;
 use migrator::destination::{self, DestinationError};
 use migrator::partition::Moment;
-use migrator::policy::{Next, OnTimeout, StopReason};
+use migrator::policy::{OnTimeout, StopReason};
 use migrator::source::{self, Phase, SourceError};
 use migrator::transport::Transport;
 use support::proxy::{Harm, Step, Tamper};
@@ -353,7 +353,7 @@ fn several_moves_wait_for_each_other_and_switch_over_together(transport: Transpo
             let attempt = moving.join().unwrap();
             assert_moved(&attempt, source);
             let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
-            let waits = report.rounds.iter().filter(|round| round.next == Some(Next::AwaitSwitch)).count();
+            let waits = report.rounds.iter().filter(|round| round.awaits_switch()).count();
             assert!((1..=2).contains(&waits), "{:?}", report.rounds);
         }
     });

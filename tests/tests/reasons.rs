@@ -88,8 +88,12 @@ fn number(event: &Value) -> u64 {
     event["sequence"].as_u64().unwrap_or(0)
 }
 
-fn is_move(event: &Value, step: &str, rank: Option<u64>) -> bool {
-    event["kind"] == step && rank.is_none_or(|rank| event["rank"] == rank)
+/// The first move after an event: its beginning and its end, if the program lives so long.
+fn first_move(events: &Events, client: &mut Process, after: u64) -> Result<Option<(Value, Value)>> {
+    let begun = events.wait("a move", &mut [&mut *client], after, |it| it["kind"] == "move-started")?;
+    let Some(begun) = begun else { return Ok(None) };
+    let done = events.wait("its end", &mut [client], number(&begun), |it| it["kind"] == "move-done")?;
+    Ok(done.map(|done| (begun, done)))
 }
 
 /// Moves that were begun, printed with their reasons.
@@ -129,12 +133,7 @@ fn a_rule_that_is_broken_when_it_is_made_is_cured_within_two_epochs() -> Result 
         cluster.set_policy("[[anti-affinity]]\nname = \"replicas apart\"\npartitions = [\"heat\"]\n")?;
         let set = events.wait("the policy", &mut [&mut client], 0, |it| it["kind"] == "policy-set")?;
         let Some(set) = set else { return Ok(false) };
-        let begun = events
-            .wait("a move", &mut [&mut client], number(&set), |it| is_move(it, "move-started", None))?;
-        let Some(begun) = begun else { return Ok(false) };
-        let done = events
-            .wait("its end", &mut [&mut client], number(&begun), |it| is_move(it, "move-done", None))?;
-        let Some(done) = done else { return Ok(false) };
+        let Some((begun, done)) = first_move(&events, &mut client, number(&set))? else { return Ok(false) };
         let placement = cluster.placement("heat-1")?;
         let since =
             |event: &Value| event["time_ms"].as_u64().unwrap_or(0) - set["time_ms"].as_u64().unwrap_or(0);
@@ -173,14 +172,8 @@ fn two_chatty_partitions_that_were_placed_apart_come_together() -> Result {
         let cluster = Cluster::start_with(&bench, &[&period, "--sustain-s=2"], &hosts, &network)?;
         let events = cluster.follow()?;
         let mut client = cluster.submit(&program.manifest(&bench)?)?;
-        let begun = events.wait("a move", &mut [&mut client], 0, |it| is_move(it, "move-started", None))?;
-        let Some(begun) = begun else {
+        if first_move(&events, &mut client, 0)?.is_none() {
             println!("{}", cluster.describe());
-            return Ok(false);
-        };
-        let done = events
-            .wait("its end", &mut [&mut client], number(&begun), |it| is_move(it, "move-done", None))?;
-        if done.is_none() {
             return Ok(false);
         }
         let placement = cluster.placement("ring-1")?;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 /// Runs one component of a parallel program in a partition, moves it, and takes moved ones in.
 #[derive(Debug, Parser)]
@@ -219,7 +220,8 @@ pub struct MigrateArgs {
     pub tls: partita_tls::Options,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Compression {
     Auto,
     None,
@@ -227,14 +229,16 @@ pub enum Compression {
     Lz4,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Transport {
     Tcp,
     /// libfabric chooses the provider (verbs, efa, cxi, tcp;ofi_rxm; FI_PROVIDER narrows it); nothing is encrypted
     Rdma,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum TimeoutAction {
     /// The partition goes on here
     Abort,

@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::cli::{Action, Compression, CtlArgs, Failure, MigrateArgs, Outcome, TimeoutAction, Transport};
+use crate::cli::{Action, CtlArgs, Failure, MigrateArgs, Outcome};
 
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -43,26 +43,11 @@ pub fn run(arguments: &CtlArgs) -> Outcome {
 }
 
 fn migration(arguments: &MigrateArgs) -> Value {
-    let on_timeout = match arguments.on_timeout {
-        TimeoutAction::Abort => "abort",
-        TimeoutAction::Force => "force",
-        TimeoutAction::Throttle => "throttle",
-    };
     let absolute = |path: &Option<PathBuf>| path.as_ref().and_then(|path| std::path::absolute(path).ok());
     let tls = partita_tls::Options {
         certificate: absolute(&arguments.tls.certificate),
         key: absolute(&arguments.tls.key),
         ca: absolute(&arguments.tls.ca),
-    };
-    let compression = match arguments.compression {
-        Compression::Auto => "auto",
-        Compression::None => "none",
-        Compression::Zstd => "zstd",
-        Compression::Lz4 => "lz4",
-    };
-    let transport = match arguments.transport {
-        Transport::Tcp => "tcp",
-        Transport::Rdma => "rdma",
     };
     json!({
         "tls": (!tls.is_empty()).then_some(tls),
@@ -71,11 +56,11 @@ fn migration(arguments: &MigrateArgs) -> Value {
         "bandwidth_bytes_per_s": arguments.bandwidth,
         "downtime_limit_ms": arguments.downtime_limit_ms,
         "timeout_s": arguments.timeout_s,
-        "on_timeout": on_timeout,
+        "on_timeout": arguments.on_timeout,
         "await_switch": arguments.await_switch,
         "patience_ms": arguments.patience_ms,
-        "compression": compression,
-        "transport": transport,
+        "compression": arguments.compression,
+        "transport": arguments.transport,
         "insecure": arguments.insecure,
     })
 }

@@ -213,21 +213,18 @@ impl Host {
         }
     }
 
+    /// The migration that is under way.
+    fn migration(&self) -> Result<Arc<source::Control>, Refusal> {
+        self.lock().migration.clone().ok_or_else(|| Refusal::new(409, "no migration is under way"))
+    }
+
     pub fn cancel(&self) -> Result<(), Refusal> {
-        match &self.lock().migration {
-            Some(control) => control.cancel(),
-            None => return Err(Refusal::new(409, "no migration is under way")),
-        }
-        Ok(())
+        self.migration().map(|control| control.cancel())
     }
 
     /// Lets the migration that is under way switch over, if it was asked to await that.
     pub fn switch(&self) -> Result<(), Refusal> {
-        match &self.lock().migration {
-            Some(control) => control.switch(),
-            None => return Err(Refusal::new(409, "no migration is under way")),
-        }
-        Ok(())
+        self.migration().map(|control| control.switch())
     }
 
     /// Caps the migration that is under way, in bytes per second; `None` lifts the cap.
@@ -235,11 +232,7 @@ impl Host {
         if bytes_per_s == Some(0) {
             return Err(Refusal::new(400, "bandwidth_bytes_per_s is 0: use null for no cap"));
         }
-        match &self.lock().migration {
-            Some(control) => control.set_bandwidth(bytes_per_s),
-            None => return Err(Refusal::new(409, "no migration is under way")),
-        }
-        Ok(())
+        self.migration().map(|control| control.set_bandwidth(bytes_per_s))
     }
 
     /// Moves the partition away; blocks until that is over.

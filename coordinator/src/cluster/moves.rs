@@ -176,10 +176,7 @@ impl Cluster {
         for (id, flight) in &self.flights {
             let Some(order) = self.state.moves.get(id) else { continue };
             let Some((command, side)) = flight.awaited else { continue };
-            let (at, epoch) = match side {
-                Side::Source => (&order.from, order.from_epoch),
-                Side::Destination => (&order.to, order.epoch),
-            };
+            let (at, epoch) = side.of(order);
             if at == host {
                 let outcome = Outcome::Failed { reason: format!("the agent of {host} was started again") };
                 let application = order.application.clone();
@@ -219,10 +216,7 @@ impl Cluster {
     }
 
     fn side(&self, order: &Move, side: Side) -> SideFacts<'_> {
-        let (host, epoch) = match side {
-            Side::Source => (&order.from, order.from_epoch),
-            Side::Destination => (&order.to, order.epoch),
-        };
+        let (host, epoch) = side.of(order);
         let owner = self.state.ownership(&order.application, order.rank);
         SideFacts {
             heard: self.view.hosts.contains_key(host),
@@ -237,18 +231,16 @@ impl Cluster {
             let Some(order) = self.state.moves.get(&id).cloned() else { return };
             match effect {
                 Effect::Command(side, action) => {
-                    let (host, epoch) = match side {
-                        Side::Source => (&order.from, order.from_epoch),
-                        Side::Destination => (&order.to, order.epoch),
-                    };
+                    let (host, epoch) = side.of(&order);
                     let command = self.command(host, &(order.application.clone(), order.rank, epoch), action);
                     if let Some(flight) = self.flights.get_mut(&id) {
                         flight.awaited = Some((command, side));
                     }
                 }
                 Effect::Switch => {
-                    let source = (order.application.clone(), order.rank, order.from_epoch);
-                    self.command(&order.from, &source, Action::Switch);
+                    let (host, epoch) = Side::Source.of(&order);
+                    let source = (order.application.clone(), order.rank, epoch);
+                    self.command(host, &source, Action::Switch);
                 }
                 Effect::InDoubt(reason) => self.record(now_ms, Record::MoveInDoubt { id, reason }),
                 Effect::Done(measured) => self.close(now_ms, id, &order, Record::MoveDone { id, measured }),

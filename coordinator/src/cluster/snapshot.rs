@@ -21,10 +21,11 @@ impl Cluster {
         policy::planner_settings(self.settings.planner, &self.state.policy.policy)
     }
 
-    /// Seconds that a message between two hosts costs: as somebody has said, or as measured.
-    fn latency_s(&self) -> f64 {
-        let said = self.state.policy.policy.gates.latency_s.or(self.settings.latency_s);
-        said.unwrap_or_else(|| self.model.latency_s())
+    /// The same with what a message between two hosts costs, which is as measured unless somebody has said it.
+    fn measured_settings(&self) -> planner::Settings {
+        let latency_s = self.settings.latency_s.unwrap_or_else(|| self.model.latency_s());
+        let base = planner::Settings { latency_s, ..self.settings.planner };
+        policy::planner_settings(base, &self.state.policy.policy)
     }
 
     /// The labels of a host, as far as its agent has said.
@@ -51,7 +52,7 @@ impl Cluster {
             sustained_s: self.sustained_s(now_ms),
             suffered_s: self.suffered_s,
             policy: self.state.policy.version,
-            settings: planner::Settings { latency_s: self.latency_s(), ..self.planner_settings() },
+            settings: self.measured_settings(),
         };
         for (id, application) in self.state.applications.iter().filter(|(_, it)| it.is_live()) {
             let mut of_rank = BTreeMap::new();
