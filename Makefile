@@ -1,6 +1,6 @@
 # Partita: build, test and demonstrate. `make deps`, `make build`, `make test`, `make demo`; see README.md.
 .DELETE_ON_ERROR:
-.PHONY: all deps build lint unit mpi-check conformance guests oracle system fuzz test demo clean
+.PHONY: all deps build lint unit mpi-check conformance guests oracle system fuzz test demo demo-programs demo-guests clean
 
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 export CARGO_TARGET_DIR ?= $(ROOT)target
@@ -63,12 +63,17 @@ SECONDS ?= 60
 fuzz: deps
 	tests/fuzz/run.sh $(OUT)/fuzz $(SECONDS) $(TARGET)
 
-# Builds only what it shows.
+# Builds only what it shows, hosts' programs and guests' side by side: neither keeps every processor busy all the time.
 demo: deps
+	$(MAKE) --no-print-directory -j2 demo-programs demo-guests
+	tests/demo/demo.sh $(DEMO)
+
+demo-programs:
 	cargo build --locked --release -p vmm -p coordinator -p agent
+
+demo-guests:
 	$(MAKE) --no-print-directory -C guest-shim lib/libmpi.a
 	$(MAKE) --no-print-directory -C tests/apps OUT=$(OUT)/apps WRAPPERS=$(ROOT)guest-shim/bin $(OUT)/apps/partita/heat $(OUT)/apps/mpich/heat
-	tests/demo/demo.sh $(DEMO)
 
 clean:
 	cargo clean

@@ -6,7 +6,7 @@ mod simulation;
 use std::process::Command;
 use std::time::Instant;
 
-use coordinator::{checker, planner};
+use planner::checker;
 use simulation::{Result, Simulation, Size, large_cluster, random_cluster};
 
 const SIZES: [Size; 4] = [

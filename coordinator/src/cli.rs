@@ -28,10 +28,10 @@ use crate::cluster::Settings;
 use crate::lbaf;
 use crate::net::{Entrance, Place, openapi, serve};
 use crate::policy;
+use crate::render;
 use crate::store::StoreAddress;
 use crate::store::etcd::Options;
 use crate::top::{self, Overview};
-use crate::{planner, render};
 use error::CliError;
 
 /// How long a waiting client bears a coordinator that is away.

@@ -27,7 +27,6 @@ use crate::metrics::Planned;
 use crate::model::Model;
 use crate::output::Log;
 use crate::placement::PlacementError;
-use crate::planner;
 use crate::reconcile::{Finding, examine};
 use crate::record::{Entry, Record};
 use crate::state::{Phase, State};

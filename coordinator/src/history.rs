@@ -6,11 +6,11 @@ use std::path::Path;
 use control::{Bytes, HostName, Policy, ReplayedPlan};
 use serde::{Deserialize, Serialize};
 
-use crate::checker;
 use crate::journal::{Journal, JournalError};
-use crate::planner::{self, Snapshot};
 use crate::policy::{self, Member};
 use crate::record::{Entry, Record};
+use planner::checker;
+use planner::{self, Snapshot};
 
 /// Larger inputs are not kept: the journal is replayed at every start.
 const INPUTS_BYTES_MAX: usize = 256 << 10;

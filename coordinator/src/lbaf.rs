@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::planner::{Edge, Plan, PlanApplication, PlanHost, PlanPartition, Settings, Snapshot};
+use planner::{Edge, Plan, PlanApplication, PlanHost, PlanPartition, Settings, Snapshot};
 
 use files::File;
 

@@ -15,7 +15,6 @@
 pub mod access;
 pub mod calibration;
 mod certificates;
-pub mod checker;
 mod cli;
 mod client;
 pub mod cluster;
@@ -29,7 +28,6 @@ mod net;
 mod openapi;
 pub mod output;
 pub mod placement;
-pub mod planner;
 pub mod policy;
 pub mod pool;
 pub mod reconcile;

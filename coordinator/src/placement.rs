@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use control::{HostName, Rank, Specification, Strategy};
 use thiserror::Error;
 
-use crate::planner::RuleKind;
+use planner::RuleKind;
 
 /// A host that takes partitions.
 #[derive(Clone, Debug)]

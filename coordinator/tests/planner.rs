@@ -5,7 +5,7 @@ mod simulation;
 use std::path::PathBuf;
 
 use coordinator::lbaf::{self, Model, Outcome};
-use coordinator::{checker, planner};
+use planner::checker;
 use simulation::{Result, Simulation, Size, large_cluster, random_cluster};
 
 /// `planner_bench properties` does 10,000; a debug build does as many in half a minute.

@@ -2,7 +2,8 @@
 
 Runs a coordinator and three agents (two with a processor's share each, one standby), submits the heat equation in four
 partitions with the heavy ranks on one host, twice: once nailed down, once free to move. Shows events as they happen and
-ends with a table. The exit status is 1 when a result differs from the native one or nothing moved.
+ends with a table. In the emulated machine, where one thread serves all processors and nothing can be gained by a move,
+only the second run is made. The exit status is 1 when a result differs from the native one or nothing moved.
 """
 
 import argparse
@@ -120,13 +121,17 @@ def run(cluster, path):
 
 
 def table(application, seconds_nailed, seconds_free, same):
+    """The moves and what they gave; `seconds_nailed` is nothing where the nailed run says nothing."""
     print("\n  move                    blackout   total    why")
     for move in application["moves"]:
         blackout = "in doubt" if move["blackout_ms"] is None else f"{move['blackout_ms']:7.1f} ms"
         total = "" if move["total_s"] is None else f"{move['total_s']:6.2f} s"
         print(f"  rank {move['rank']}: {move['from']:>5} -> {move['to']:<6} {blackout}  {total}   {move['reason']}")
-    print(f"\n  time to solution   nailed down {seconds_nailed:7.1f} s")
-    print(f"                     coordinated {seconds_free:7.1f} s   ({seconds_nailed / seconds_free:.2f} times as fast)")
+    if seconds_nailed is None:
+        print(f"\n  time to solution   {seconds_free:7.1f} s, emulated; nailed down: not run, it could not be slower here")
+    else:
+        print(f"\n  time to solution   nailed down {seconds_nailed:7.1f} s")
+        print(f"                     coordinated {seconds_free:7.1f} s   ({seconds_nailed / seconds_free:.2f} times as fast)")
     print(f"  result             {'equal to the native run, bit for bit' if same else 'DIFFERS from the native run'}")
 
 
@@ -146,20 +151,24 @@ def main():
     try:
         cluster.start()
         print("\ndemo: a coordinator and three agents: a (processor 0), b (processor 1), spare (standby)")
-        print("demo: heat in four partitions, heavy ranks 0 and 1 both on host a, nailed down", flush=True)
-        nailed, nailed_output, nailed_seconds = run(cluster, manifest(directory, options.out, False, options.arguments))
-        print(f"demo: {nailed_seconds:.1f} s\n")
-        print("demo: the same, free to move; what happens:", flush=True)
+        print("demo: heat in four partitions, heavy ranks 0 and 1 both on host a", flush=True)
+        outputs, nailed, nailed_seconds = [], None, None
+        if not EMULATED:
+            print("demo: nailed down:", flush=True)
+            nailed, output, nailed_seconds = run(cluster, manifest(directory, options.out, False, options.arguments))
+            outputs.append(output)
+            print(f"demo: {nailed_seconds:.1f} s\n")
+        print("demo: free to move; what happens:", flush=True)
         events = follow(cluster, stop)
         free, free_output, free_seconds = run(cluster, manifest(directory, options.out, True, options.arguments))
         time.sleep(0.5)
         stop.set()
         events.kill()
         native = open(options.native).read()
-        same = nailed_output == native and free_output == native
+        same = all(output == native for output in [*outputs, free_output])
         print("\n" + free_output.rstrip())
         table(free, nailed_seconds, free_seconds, same)
-        failed = not same or not free["moves"] or bool(nailed["moves"])
+        failed = not same or not free["moves"] or bool(nailed and nailed["moves"])
         if not free["moves"]:
             print("demo: FAILED: nothing was moved")
         if options.keep and not failed:

@@ -4,18 +4,19 @@ use crate::finding::Finding;
 use crate::tree::{Member, Tree};
 
 /// Each package with the packages of ours it may depend on, also for its tests and its build script.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("partita-abi", &[]),
     ("partita-kernel", &["partita-abi"]),
     ("partita-mpi", &["partita-abi"]),
     ("control", &[]),
+    ("planner", &["control"]),
     ("partita-tls", &[]),
     ("partita-rdma", &[]),
     ("migrator", &["partita-rdma", "partita-tls"]),
     ("vmm", &["partita-abi", "partita-kernel", "partita-rdma", "partita-tls", "migrator"]),
     ("agent", &["control", "partita-tls"]),
     // agent: only for the coordinator's own whole-cluster tests, which start real agents.
-    ("coordinator", &["control", "partita-tls", "agent"]),
+    ("coordinator", &["control", "planner", "partita-tls", "agent"]),
     ("xtask", &[]),
 ];
 

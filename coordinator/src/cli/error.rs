@@ -6,12 +6,12 @@ use control::TcpAddress;
 use thiserror::Error;
 
 use crate::certificates::CertificatesError;
-use crate::checker::Finding;
 use crate::client::ClientError;
 use crate::journal::JournalError;
 use crate::lbaf::LbafError;
 use crate::net::ServeError;
 use crate::policy::{ImageError, PolicyError};
+use planner::checker::Finding;
 
 /// A command that failed.
 #[derive(Debug, Error)]

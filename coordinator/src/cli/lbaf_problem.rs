@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::{CliError, Plan, checked, show};
-use crate::{checker, lbaf, planner, render};
+use planner::checker;
+
+use crate::{lbaf, render};
 
 /// Plans a problem from files, checks the plan, and prints what it comes to.
 pub(super) fn plan(directory: &Path, options: &Plan, json: bool) -> Result<u8, CliError> {

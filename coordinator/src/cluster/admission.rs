@@ -7,10 +7,10 @@ use control::{ApplicationId, HostName, PoolMode, Quota, Rank, Specification, Spe
 use super::{Cluster, ClusterError};
 use crate::output::Log;
 use crate::placement::{self, PlaceHost, PlaceRule, PlacementError};
-use crate::planner::{Rule, RuleKind};
 use crate::policy::{self, Member};
 use crate::record::Record;
 use crate::state::Phase;
+use planner::{Rule, RuleKind};
 
 impl Cluster {
     /// Takes an application. Output is kept for `waiter` from the first byte on.

@@ -7,7 +7,6 @@ use control::{
 
 use super::{Cluster, ClusterError};
 use crate::calibration;
-use crate::planner;
 use crate::state::{Application, Move, MovePhase, Ownership, Phase};
 
 /// Output of one answer, in bytes.

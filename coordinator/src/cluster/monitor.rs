@@ -5,7 +5,7 @@ use control::{ApplicationId, Epoch, Rank, TrafficPair, TrafficView};
 use super::{Cluster, ClusterError};
 use crate::metrics::{Measured, Observed, Planned};
 use crate::model::{Flow, Load};
-use crate::planner::Plan;
+use planner::Plan;
 
 impl Cluster {
     /// The load of a partition, if this process (epoch) is its owner.

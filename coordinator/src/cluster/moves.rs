@@ -9,11 +9,11 @@ use control::{
 
 use super::{Cluster, ClusterError};
 use crate::calibration::{self, Calibration};
-use crate::checker;
 use crate::executor::{Effect, Facts, Flight, Side, SideFacts};
-use crate::planner::{self, Plan, Snapshot};
 use crate::record::Record;
 use crate::state::{Application, Move};
+use planner::checker;
+use planner::{self, Plan, Snapshot};
 
 /// How often a snapshot is kept while nothing is moved, in milliseconds.
 const NOTE_HELD_MS: u64 = 600_000;

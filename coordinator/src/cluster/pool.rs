@@ -4,10 +4,10 @@ use control::{ApplicationId, DecisionView, GateView, HookAction, HostName, HostS
 
 use super::Cluster;
 use super::administration::OPERATOR;
-use crate::planner::{self, Snapshot};
 use crate::pool::{self, Decision, Site, Step, Tenant, gate};
 use crate::record::Record;
 use crate::state::{Host, Phase};
+use planner::{self, Snapshot};
 
 /// After a hook has failed it is tried again no sooner than this, in milliseconds.
 const HOOK_RETRY_MS: u64 = 60_000;

@@ -8,9 +8,9 @@ use super::Cluster;
 use crate::calibration::Calibration;
 use crate::history::History;
 use crate::model::Flow;
-use crate::planner::{self, Edge, FIXED, PlanApplication, PlanHost, PlanPartition, Rule, Snapshot};
 use crate::policy::{self, Member};
 use crate::state::{Application, Ownership, Phase};
+use planner::{self, Edge, FIXED, PlanApplication, PlanHost, PlanPartition, Rule, Snapshot};
 
 /// Rests are doubled at most this often.
 const DOUBLINGS_MAX: u32 = 4;

@@ -44,7 +44,7 @@ fn a_problem_comes_back_with_its_tasks_where_the_plan_has_them_also_from_brotli(
     let problem = read(directory.path(), 3, LOAD_ONLY)?;
     assert_eq!((problem.snapshot.partitions.len(), problem.ignored), (2, 0));
     assert_eq!(problem.snapshot.blocks, [11, 11], "bytes are rounded up");
-    let plan = crate::planner::plan(&problem.snapshot);
+    let plan = planner::plan(&problem.snapshot);
     let outcome = problem.outcome(&plan, 0.0);
     assert_eq!((outcome.moves, outcome.w_max_before, outcome.w_max_after), (1, 2.0, 1.0));
     assert_eq!((outcome.memory_max_before, outcome.memory_max_after), (22, 11));
@@ -54,7 +54,7 @@ fn a_problem_comes_back_with_its_tasks_where_the_plan_has_them_also_from_brotli(
     let hosts: Vec<usize> = again.snapshot.partitions.iter().map(|it| it.host).collect();
     assert_eq!(hosts, [0, 1]);
     assert_eq!(again.snapshot.edges.len(), 1, "the message goes with its sender");
-    assert!(crate::planner::plan(&again.snapshot).moves.is_empty());
+    assert!(planner::plan(&again.snapshot).moves.is_empty());
     Ok(())
 }
 

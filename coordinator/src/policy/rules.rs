@@ -7,7 +7,7 @@ use control::{
     Specification,
 };
 
-use crate::planner::{Rule, RuleKind, Settings};
+use planner::{Rule, RuleKind, Settings};
 
 type Labels = BTreeMap<String, String>;
 

@@ -1,7 +1,7 @@
 //! Clusters from a seed: random ones with every feature of a snapshot, and large ones whose loads are noisy and change.
 
 use coordinator::model::Estimator;
-use coordinator::planner::{
+use planner::{
     Edge, Plan, PlanApplication, PlanHost, PlanPartition, Rule, RuleKind, Settings, Snapshot, is_imbalanced,
     loss, plan,
 };

@@ -8,7 +8,7 @@ use control::{
     HostName, MoveReport, Outcome, PartitionReport, PartitionState, Rank, Report, Specification,
 };
 use coordinator::cluster::{Cluster, Settings};
-use coordinator::planner;
+
 use coordinator::record::Entry;
 
 /// What the functions here return.

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use control::HostName;
 use thiserror::Error;
 
-use crate::planner::{Ordered, Plan, RuleKind, Snapshot};
+use crate::order::Ordered;
+use crate::plan::Plan;
+use crate::snapshot::{RuleKind, Snapshot};
 
 /// Relative error that sums in another order may have.
 const SLACK: f64 = 1e-9;

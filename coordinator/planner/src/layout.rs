@@ -356,6 +356,23 @@ impl<'a> Layout<'a> {
         times
     }
 
+    /// Loss from imbalance in application-seconds per second: what a perfect placement would save, by weight.
+    pub fn loss(&self) -> f64 {
+        let problem = self.problem;
+        let lost = |(index, time): (usize, f64)| {
+            let weight = problem.snapshot.applications[index].weight;
+            if time > problem.bounds[index] { weight * (1.0 - problem.bounds[index] / time) } else { 0.0 }
+        };
+        self.times().into_iter().enumerate().map(lost).sum()
+    }
+
+    /// max(T / lowest possible T) - 1 over the applications.
+    pub fn excess(&self) -> f64 {
+        let times = self.times();
+        let shares = times.iter().zip(&self.problem.bounds).filter(|(time, _)| **time > 0.0);
+        shares.map(|(time, bound)| time / bound.max(f64::MIN_POSITIVE) - 1.0).fold(0.0, f64::max)
+    }
+
     /// The mean work of the hosts of every application's partitions (seconds per second).
     pub fn mean_works(&self) -> Vec<f64> {
         let works: Vec<f64> = (0..self.sums.len()).map(|host| self.work(host)).collect();

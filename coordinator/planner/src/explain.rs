@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use control::{AlternativeView, ApplicationExplanation, CandidateView, GainTerms, PlannedMove};
 
-use super::gates::{gates, payback_s, verdict};
+use super::decide::Decision;
+use super::gates::{Gate, gates, payback_s, verdict};
 use super::layout::{Layout, Step, Trial};
 use super::order::{Ordered, is_complete, order};
-use super::problem::Problem;
+use super::plan::Plan;
 use super::snapshot::Snapshot;
-use super::{Decision, Plan, excess, loss_of};
 
 /// Candidates that are shown.
 const SHOWN: usize = 5;
@@ -91,9 +91,9 @@ pub fn explained(start: &Layout<'_>, decision: Decision) -> Plan {
         potential: start.potential(),
         work_max: start.work_max(),
         work_max_after: after.work_max(),
-        loss: loss_of(start),
+        loss: start.loss(),
         cost_s: decision.cost_s,
-        gates: decision.gates.iter().map(super::Gate::view).collect(),
+        gates: decision.gates.iter().map(Gate::view).collect(),
         mandatory: mandatory.min(steps.len()),
         explanation: summary(start, &decision, &steps, &after, &candidates),
         steps,
@@ -129,7 +129,7 @@ fn summary(
     candidates: &[CandidateView],
 ) -> String {
     let stuck = decision.stuck.iter().map(|it| format!("; {it}")).collect::<String>();
-    let failed = decision.failed().map(super::Gate::failure);
+    let failed = decision.failed().map(Gate::failure);
     if steps.is_empty() {
         let why = match (failed, candidates.first()) {
             _ if start.problem.snapshot.partitions.is_empty() => "no partition runs".to_owned(),
@@ -151,8 +151,8 @@ fn summary(
         start.work_max(),
         after.work_max(),
         decision.cost_s,
-        percent(excess(start)),
-        percent(excess(after)),
+        percent(start.excess()),
+        percent(after.excess()),
     )
 }
 
@@ -232,7 +232,7 @@ fn view(
         gain_error: trial.error,
         cost_s: action.iter().map(|(item, _)| layout.problem.cost_s(*item as usize)).sum(),
         payback_s: payback.is_finite().then_some(payback),
-        gates: gates(layout, action, trial).iter().map(super::Gate::view).collect(),
+        gates: gates(layout, action, trial).iter().map(Gate::view).collect(),
         verdict: verdict(layout, action, trial).unwrap_or_else(|| "accepted".to_owned()),
         together: action.len(),
         application_time: times.get(it.application).copied().unwrap_or_default(),
@@ -382,18 +382,16 @@ fn candidates(layout: &Layout<'_>, times: &[(f64, f64)], only: Option<usize>) ->
     shown.map(|(_, step)| view(layout, &[step], step, &layout.single(step), times)).collect()
 }
 
-/// Why an application runs where it does: its gates, the best moves of its partitions, and what holds them.
-pub fn explain_application(snapshot: &Snapshot, application: usize) -> Option<ApplicationExplanation> {
-    let it = snapshot.applications.get(application).filter(|_| snapshot.is_sound())?;
-    let problem = Problem::new(snapshot);
-    let layout = Layout::new(&problem);
-    let plan = super::plan(snapshot);
+/// Why an application runs where it does, beside what the plan of now does.
+pub fn application(layout: &Layout<'_>, plan: Plan, application: usize) -> ApplicationExplanation {
+    let snapshot = layout.problem.snapshot;
+    let it = &snapshot.applications[application];
     let times: Vec<(f64, f64)> = layout.times().into_iter().map(|time| (time, time)).collect();
     let time = times[application].0;
-    let bound = problem.bounds[application];
+    let bound = layout.problem.bounds[application];
     let moves: Vec<PlannedMove> =
         plan.moves.into_iter().filter(|planned| planned.application == it.id).collect();
-    let candidates = candidates(&layout, &times, Some(application));
+    let candidates = candidates(layout, &times, Some(application));
     let own = match candidates.first() {
         _ if !moves.is_empty() => format!("{} of its partitions would move", moves.len()),
         Some(best) if best.verdict != "accepted" => format!(
@@ -403,7 +401,7 @@ pub fn explain_application(snapshot: &Snapshot, application: usize) -> Option<Ap
         Some(_) => "moves of its partitions pass their own gates".to_owned(),
         None => "none of its partitions runs".to_owned(),
     };
-    Some(ApplicationExplanation {
+    ApplicationExplanation {
         application: it.id.clone(),
         time,
         lowest_time: bound,
@@ -413,5 +411,5 @@ pub fn explain_application(snapshot: &Snapshot, application: usize) -> Option<Ap
         candidates,
         explanation: format!("{}; {own}", plan.explanation),
         policy: snapshot.policy,
-    })
+    }
 }
