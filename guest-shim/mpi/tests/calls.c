@@ -145,6 +145,17 @@ static void modes(void) {
     int count;
     MPI_Get_count(&status, MPI_INT, &count);
     CHECK(count == 0);
+    /* The empty status has an error of its own, that of a single receive is left alone. */
+    status.MPI_ERROR = 77;
+    MPI_Request none = MPI_REQUEST_NULL;
+    MPI_Request_get_status(none, &flag, &status);
+    CHECK(flag && status.MPI_SOURCE == MPI_ANY_SOURCE && status.MPI_TAG == MPI_ANY_TAG && status.MPI_ERROR == MPI_SUCCESS);
+    status.MPI_ERROR = 77;
+    MPI_Wait(&none, &status);
+    CHECK(status.MPI_ERROR == MPI_SUCCESS);
+    status.MPI_ERROR = 77;
+    MPI_Sendrecv(&out, 1, MPI_INT, rank, 9, &in, 1, MPI_INT, rank, 9, MPI_COMM_WORLD, &status);
+    CHECK(status.MPI_SOURCE == rank && status.MPI_ERROR == 77);
     /* To oneself: long, longer than any ring. */
     int n = 300000, *a = malloc(sizeof(int) * (size_t)n), *b = calloc((size_t)n, sizeof(int));
     for (int i = 0; i < n; i++) a[i] = i;

@@ -71,14 +71,15 @@ unsafe fn put<T>(pointer: *mut T, value: T) {
     }
 }
 
-/// Writes a status unless it is to be ignored. The error field is left alone, as the standard asks.
+/// Writes a status unless it is to be ignored. The error field is left alone, as the standard asks (MPI 4.0, 3.2.5), but for
+/// the empty status, of which it is a part (3.7.3).
 ///
 /// # Safety
 /// The pointer is null or valid.
 unsafe fn put_status(pointer: *mut Status, status: Status) {
     if !pointer.is_null() {
         // SAFETY: as promised by the caller.
-        unsafe { *pointer = status.with_error((*pointer).error) };
+        unsafe { *pointer = if status == Status::EMPTY { status } else { status.with_error((*pointer).error) } };
     }
 }
 
