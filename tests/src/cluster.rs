@@ -195,14 +195,33 @@ impl<'a> Cluster<'a> {
         text
     }
 
+    /// Control sockets of all partitions on all hosts.
+    fn controls(&self) -> impl Iterator<Item = PathBuf> {
+        let files = self.bench.files().into_iter();
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
+    }
+
+    /// Ranks to which a rank of an application sends through memory that both map, as its own process says.
+    pub fn neighbours(&self, application: &str, rank: u64) -> Result<Vec<u64>> {
+        let mut shared = Vec::new();
+        for path in self.controls() {
+            // APPLICATION.RANK.EPOCH/rank-RANK.sock
+            if !path.to_string_lossy().contains(&format!("/{application}.{rank}.")) {
+                continue;
+            }
+            // The process may end at this moment.
+            let Ok(counters) = crate::Control::at(&path).counters(self.bench) else { continue };
+            let peers = counters["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let to = peers.iter().filter(|peer| peer["shared"] == true);
+            shared.extend(to.filter_map(|peer| peer["rank"].as_u64()));
+        }
+        Ok(shared)
+    }
+
     /// Looks at all partitions through their own control sockets, without the coordinator: every rank runs at most once.
     pub fn assert_one_owner_each(&self) -> Result {
         let mut running = BTreeMap::new();
-        for path in self.bench.files() {
-            let is_api = path.extension().is_some_and(|extension| extension == "sock");
-            if !is_api {
-                continue;
-            }
+        for path in self.controls() {
             let Ok(status) = crate::Control::at(&path).raw_status(self.bench) else { continue };
             if status["state"] == "running" || status["state"] == "migrating" {
                 // APPLICATION.RANK.EPOCH/rank-RANK.sock

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use partita_tests::cluster::{Cluster, Events};
-use partita_tests::{Bench, Process, Result, amount, binaries, is_emulated};
+use partita_tests::{Bench, Process, Result, amount, binaries, is_emulated, wait_for};
 use serde_json::Value;
 
 /// How often a program is made longer.
@@ -157,7 +157,7 @@ fn a_rule_that_is_broken_when_it_is_made_is_cured_within_two_epochs() -> Result 
 }
 
 #[test]
-fn two_chatty_partitions_that_were_placed_apart_come_together() -> Result {
+fn two_chatty_partitions_that_were_placed_apart_come_together_and_share_rings() -> Result {
     with_longer_programs(|factor| {
         let bench = Bench::new()?;
         let laps = amount(300_000, 2500) * factor;
@@ -180,6 +180,13 @@ fn two_chatty_partitions_that_were_placed_apart_come_together() -> Result {
         println!("{placement:?}: {}", cluster.json(&["traffic", "ring-1"])?);
         if placement.len() != 2 || placement[&0] != placement[&1] {
             return Err(format!("{placement:?}\n{}", cluster.describe()).into());
+        }
+        let shared = wait_for("their rings to be shared", 20, || {
+            let shared = cluster.neighbours("ring-1", 0)?;
+            Ok((!shared.is_empty() || client.status()?.is_some()).then_some(shared))
+        })?;
+        if shared.is_empty() {
+            return Ok(false);
         }
         expect_output(&cluster, &mut client, &expected)?;
         let moves = moves(&events)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use migrator::partition::{Description, DestinationMachine, MachineError, PAGE_SIZE, Region};
 use partita_rdma::HostMemory;
 use vmm::fabric;
-use vmm::fabric::address::Address;
+use vmm::fabric::address::{Address, Neighbours};
 use vmm::fabric::socket::{Bound, Credentials};
 use vmm::partition::{Blueprint, Name, Partition};
 
@@ -16,6 +16,8 @@ use crate::host::{Host, State};
 pub struct Endpoint {
     pub address: Address,
     pub socket: Bound,
+    /// The socket for partitions of this host, if the fabric is on a network, and where theirs are.
+    pub beside: Option<(Bound, Neighbours)>,
     /// Rings may be shared with partitions of this machine.
     pub shares: bool,
     /// For `tls:` addresses.
@@ -67,6 +69,7 @@ impl DestinationMachine for Destination {
             rank: name.rank,
             epoch: name.epoch,
             socket: self.fabric.socket.clone(),
+            beside: self.fabric.beside.clone(),
             directory: fabric::Directory::new(),
             shares: self.fabric.shares,
             credentials: self.fabric.credentials.clone(),

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use vmm::fabric::address::{Address, Neighbours};
+use vmm::fabric::socket::{Bound, Credentials};
 
 /// Runs one component of a parallel program in a partition, moves it, and takes moved ones in.
 #[derive(Debug, Parser)]
@@ -65,7 +67,11 @@ pub struct RunArgs {
     pub spin_us: Option<u64>,
     /// Where its fabric listens: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the control socket)
     #[arg(long, value_name = "ADDR", requires = "rank", help_heading = "One rank of an application")]
-    pub fabric: Option<vmm::fabric::address::Address>,
+    pub fabric: Option<Address>,
+    /// Where the Unix sockets of the application's partitions on this host are, an absolute path with {rank} and {epoch} in
+    /// it: with a --fabric of a network, rings are shared with those. This one's is beside the control socket
+    #[arg(long, value_name = "PATTERN", requires = "fabric", help_heading = "One rank of an application")]
+    pub neighbours: Option<Neighbours>,
     /// Allow plain connections from and to other machines
     #[arg(long, help_heading = "One rank of an application")]
     pub insecure: bool,
@@ -116,7 +122,11 @@ pub struct ReceiveArgs {
     /// Where the partition's fabric is to listen: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the
     /// control socket)
     #[arg(long, value_name = "ADDR")]
-    pub fabric: Option<vmm::fabric::address::Address>,
+    pub fabric: Option<Address>,
+    /// Where the Unix sockets of the application's partitions on this host are, an absolute path with {rank} and {epoch} in
+    /// it: with a --fabric of a network, rings are shared with those. This one's is beside the control socket
+    #[arg(long, value_name = "PATTERN", requires = "fabric")]
+    pub neighbours: Option<Neighbours>,
     /// Processors it may use, like 0-3,7
     #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
     pub cpus: Option<CpuList>,
@@ -347,10 +357,10 @@ pub fn read_peers(path: &PathBuf) -> Result<vmm::fabric::Directory, Failure> {
 
 /// Binds a fabric's socket, unless it would send messages over a network unprotected; with the credentials that it needs.
 pub fn bind_fabric(
-    address: &vmm::fabric::address::Address,
+    address: &Address,
     tls: &partita_tls::Options,
     insecure: bool,
-) -> Result<(vmm::fabric::socket::Bound, Option<vmm::fabric::socket::Credentials>), Failure> {
+) -> Result<(Bound, Option<Credentials>), Failure> {
     if address.is_exposed() && !insecure {
         return Err(Failure::usage(format!(
             "--fabric {address}: messages would go over the network unprotected; write tls:, give a loopback address, or --insecure on a network you trust"
@@ -358,15 +368,29 @@ pub fn bind_fabric(
     }
     let wrong = |e| Failure::usage(migrator::report::one_line(&e));
     let credentials = match tls.identity().map_err(wrong)? {
-        Some(identity) => Some(vmm::fabric::socket::Credentials::new(&identity).map_err(wrong)?),
-        None if matches!(address, vmm::fabric::address::Address::Tls(_)) => {
+        Some(identity) => Some(Credentials::new(&identity).map_err(wrong)?),
+        None if matches!(address, Address::Tls(_)) => {
             return Err(wrong(partita_tls::IdentityError::Missing(format!("--fabric {address}"))));
         }
         None => None,
     };
-    let bound = vmm::fabric::socket::Bound::new(address, credentials.as_ref())
+    let bound = Bound::new(address, credentials.as_ref())
         .map_err(|e| Failure::failed(format!("--fabric {address}: cannot listen: {e}")))?;
     Ok((bound, credentials))
+}
+
+/// The socket for neighbours, at `path`, if the fabric is on a network.
+pub fn bind_beside(
+    neighbours: Option<&Neighbours>,
+    fabric: &Address,
+    path: &Path,
+) -> Result<Option<(Bound, Neighbours)>, Failure> {
+    let on_network = !matches!(fabric, Address::Unix(_));
+    let Some(neighbours) = neighbours.filter(|_| on_network) else { return Ok(None) };
+    let address = Address::Unix(path.to_owned());
+    let bound = Bound::new(&address, None)
+        .map_err(|e| Failure::failed(format!("--neighbours: cannot listen at {}: {e}", path.display())))?;
+    Ok(Some((bound, neighbours.clone())))
 }
 
 /// Restricts this process to `cpus`.

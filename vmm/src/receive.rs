@@ -10,7 +10,7 @@ use vmm::vcpu::Ending;
 
 use crate::api;
 use crate::arriving::{self, Destination, Endpoint};
-use crate::cli::{Failure, Outcome, ReceiveArgs, bind_fabric, bind_to};
+use crate::cli::{Failure, Outcome, ReceiveArgs, bind_beside, bind_fabric, bind_to};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 pub fn receive(arguments: &ReceiveArgs) -> Outcome {
@@ -19,12 +19,11 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     }
     // Fail now rather than when a partition arrives.
     vmm::kvm::check().map_err(|e| Failure::usage(one_line(&e)))?;
-    let fabric = match &arguments.fabric {
-        Some(address) => address.clone(),
-        None => Address::Unix(arguments.api_socket.with_extension("fabric")),
-    };
+    let beside = arguments.api_socket.with_extension("fabric");
+    let fabric = arguments.fabric.clone().unwrap_or_else(|| Address::Unix(beside.clone()));
     let (socket, credentials) = bind_fabric(&fabric, &arguments.tls, arguments.insecure)?;
     let fabric = socket.address().map_err(|e| Failure::failed(format!("--fabric {fabric}: {e}")))?;
+    let beside = bind_beside(arguments.neighbours.as_ref(), &fabric, &beside)?;
     let identity = arguments.tls.identity().map_err(|e| Failure::usage(one_line(&e)))?;
     let security = Security { insecure: arguments.insecure, identity };
     let listener = Listener::bind(&arguments.listen, &security).map_err(|e| Failure::usage(one_line(&e)))?;
@@ -40,7 +39,7 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     std::thread::Builder::new()
         .name("receive".into())
         .spawn(move || {
-            take_in(&incoming, &listener, Endpoint { address: fabric, socket, shares, credentials })
+            take_in(&incoming, &listener, Endpoint { address: fabric, socket, beside, shares, credentials })
         })
         .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     let status = host.finish(&ended, arguments.report.as_ref().map(|path| (path, 0)))?;

@@ -16,7 +16,7 @@ use vmm::memory::Layout;
 use vmm::partition::{Name, Partition, PartitionError, Recipe};
 
 use crate::api;
-use crate::cli::{Failure, Outcome, RunArgs, bind_fabric, bind_to, read_peers};
+use crate::cli::{Failure, Outcome, RunArgs, bind_beside, bind_fabric, bind_to, read_peers};
 use crate::host::{Host, RemoveOnDrop, State, stop_on_signals};
 
 /// How long a blocking call polls when nobody says otherwise: about what an exit costs on the slowest known host.
@@ -124,6 +124,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
     vmm::kvm::check().map_err(|e| Failure::usage(one_line(&e)))?;
     let (socket, credentials) = bind_fabric(&listen, &arguments.tls, arguments.insecure)?;
     let listen = socket.address().map_err(|e| Failure::failed(format!("--fabric {listen}: {e}")))?;
+    let beside = bind_beside(arguments.neighbours.as_ref(), &listen, &fabric_path)?;
     let (host, ended) = Host::new(Some(listen.to_string()), arguments.tls.clone());
     stop_on_signals(&host)?;
     let mut argv = vec![arguments.elf.display().to_string()];
@@ -144,6 +145,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
         rank,
         epoch: name.epoch,
         socket,
+        beside,
         directory,
         shares: arguments.rings.shares(),
         credentials,

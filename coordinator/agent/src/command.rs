@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::{
-    Action, Command, CommandResult, Outcome, PartitionState, Peer, Rank, Start, one_line, partition_directory,
+    Action, Command, CommandResult, Outcome, PartitionState, Peer, Rank, Start, fabric_address, neighbours,
+    one_line, partition_directory,
 };
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -199,6 +200,7 @@ async fn start_partition(host: &Arc<Host>, key: Key, start: &Start) -> Result<Ou
     option("--cpus", &host.config.cpus);
     if let Some(fabric) = network_fabric(host) {
         option("--fabric", &fabric);
+        option("--neighbours", &neighbours(&host.config.facts.state_directory, &key.application));
     }
     for (name, value) in &start.env {
         option("--env", &format!("{name}={value}"));
@@ -234,7 +236,8 @@ async fn prepare_receive(host: &Arc<Host>, key: Key, report: Option<&Path>) -> R
             host.state().epochs.claim(&key.application, key.rank, key.epoch)?;
             let directory = make_directory(host, &key)?;
             let socket = directory.join(format!("rank-{}.sock", key.rank));
-            let beside = || format!("unix:{}", directory.join(format!("rank-{}.fabric", key.rank)).display());
+            let state = &host.config.facts.state_directory;
+            let beside = || fabric_address(state, &key.application, key.rank, key.epoch);
             let fabric = network_fabric(host).unwrap_or_else(beside);
             let scheme = if host.config.tls.is_empty() { "tcp" } else { "tls" };
             let listen = format!("{scheme}:{}:0", host.config.facts.migrate_address);
@@ -243,6 +246,8 @@ async fn prepare_receive(host: &Arc<Host>, key: Key, report: Option<&Path>) -> R
             if host.config.insecure {
                 arguments.push("--insecure".into());
             }
+            let neighbours = neighbours(state, &key.application).into_os_string();
+            arguments.extend(["--neighbours".into(), neighbours]);
             arguments.extend(["--cpus".into(), OsString::from(&host.config.cpus)]);
             arguments.extend(["--api-socket".into(), socket.clone().into_os_string()]);
             if let Some(report) = report {

@@ -24,7 +24,7 @@ pub use bytes::Bytes;
 pub use calibration::{CalibrationMove, CalibrationView, Percentiles};
 pub use command::{Action, Command, CommandResult, Commands, CommandsRequest, Outcome, Peer, Start};
 pub use exposition::{EXPOSITION_TYPE, Labels, Sheet};
-pub use fabric::{fabric_address, partition_directory};
+pub use fabric::{fabric_address, neighbours, partition_directory};
 pub use ids::{ApplicationId, ClusterId, Epoch, HostName, IdError, MoveId, Rank};
 pub use measurement::{MoveReport, Prediction};
 pub use message::{Message, MessageError, decode, encode};

@@ -147,12 +147,8 @@ static void modes(void) {
     CHECK(count == 0);
     /* The empty status has an error of its own, that of a single receive is left alone. */
     status.MPI_ERROR = 77;
-    MPI_Request none = MPI_REQUEST_NULL;
-    MPI_Request_get_status(none, &flag, &status);
+    MPI_Request_get_status(MPI_REQUEST_NULL, &flag, &status);
     CHECK(flag && status.MPI_SOURCE == MPI_ANY_SOURCE && status.MPI_TAG == MPI_ANY_TAG && status.MPI_ERROR == MPI_SUCCESS);
-    status.MPI_ERROR = 77;
-    MPI_Wait(&none, &status);
-    CHECK(status.MPI_ERROR == MPI_SUCCESS);
     status.MPI_ERROR = 77;
     MPI_Sendrecv(&out, 1, MPI_INT, rank, 9, &in, 1, MPI_INT, rank, 9, MPI_COMM_WORLD, &status);
     CHECK(status.MPI_SOURCE == rank && status.MPI_ERROR == 77);

@@ -1,4 +1,4 @@
-//! Addresses of the fabric, as text and back.
+//! Addresses of the fabric, as text and back; and how partitions of one host find each other.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -69,9 +69,47 @@ impl fmt::Display for Address {
     }
 }
 
+/// Where the partitions of an application that are on this host listen on Unix sockets, whatever the fabric's addresses: a
+/// path with `{rank}` and `{epoch}`. Whoever is found there is on this machine, so rings can be shared with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbours(String);
+
+impl Neighbours {
+    /// Where this owner of a rank listens, if it is on this host.
+    pub fn address(&self, rank: u32, epoch: u64) -> Address {
+        let path = self.0.replace("{rank}", &rank.to_string()).replace("{epoch}", &epoch.to_string());
+        Address::Unix(path.into())
+    }
+}
+
+/// A text that is no pattern of paths.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{0:?} names no sockets; write an absolute path with {{rank}} and {{epoch}} in it")]
+pub struct NeighboursError(String);
+
+impl FromStr for Neighbours {
+    type Err = NeighboursError;
+
+    fn from_str(text: &str) -> Result<Self, NeighboursError> {
+        match text.starts_with('/') && text.contains("{rank}") && text.contains("{epoch}") {
+            true => Ok(Self(text.to_owned())),
+            false => Err(NeighboursError(text.chars().take(200).collect())),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_are_named_by_rank_and_epoch() {
+        let neighbours: Neighbours = "/p/heat.{rank}.{epoch}/rank-{rank}.fabric".parse().unwrap();
+        assert_eq!(neighbours.address(3, 7).to_string(), "unix:/p/heat.3.7/rank-3.fabric");
+        for text in ["", "p/{rank}.{epoch}", "/p/{rank}", "/p/{epoch}"] {
+            assert!(text.parse::<Neighbours>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn addresses_read_back_as_written() {

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::Guest;
-use super::address::Address;
+use super::address::{Address, Neighbours};
 use super::ring::Ring;
 use super::round_trips::RoundTrips;
 use super::sharing::Wakers;
-use super::socket::Credentials;
+use super::socket::{Credentials, Stream};
 use crate::memory::{Memory, MemoryError};
 
 /// First pause before an offer that was put off is made again; it doubles up to [`OFFER_AGAIN_MAX`].
@@ -87,7 +87,8 @@ pub struct Links {
     pub(super) draining: Cell<bool>,
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
-    pub(super) credentials: Option<Credentials>,
+    neighbours: Option<Neighbours>,
+    credentials: Option<Credentials>,
     pub(super) wakers: Arc<Wakers>,
 }
 
@@ -174,6 +175,7 @@ impl Links {
             verdict: Notify::new(),
             draining: Cell::new(false),
             shares: config.shares,
+            neighbours: config.beside.as_ref().map(|(_, neighbours)| neighbours.clone()),
             credentials: config.credentials.clone(),
             wakers,
         })
@@ -205,6 +207,16 @@ impl Links {
         if rank != self.rank && (rank as usize) < self.peers.len() && newer {
             directory.insert(rank, place);
         }
+    }
+
+    /// Connects to where a peer is: on this host if it is here and rings may be shared, else by its address.
+    pub(super) async fn connect(&self, rank: u32, place: &Place) -> std::io::Result<Stream> {
+        if let Some(neighbours) = self.neighbours.as_ref().filter(|_| self.shares)
+            && let Ok(stream) = Stream::connect(&neighbours.address(rank, place.epoch), None).await
+        {
+            return Ok(stream);
+        }
+        Stream::connect(&place.address, self.credentials.as_ref()).await
     }
 
     fn flag(&self, offset: usize) -> Result<&AtomicU32, MemoryError> {

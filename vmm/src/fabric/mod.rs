@@ -39,7 +39,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::kvm::Doorbells;
 use crate::memory::{Memory, MemoryError};
 use crate::vcpu::{Interrupter, Sleeper};
-use address::Address;
+use address::{Address, Neighbours};
 use links::Links;
 pub use links::{Directory, Place};
 pub use ring::{Direction, Ring};
@@ -62,6 +62,8 @@ pub struct Config {
     pub epoch: u64,
     /// The socket to which peers come.
     pub socket: Bound,
+    /// If that is one of a network: the socket for partitions of this host, and where theirs are.
+    pub beside: Option<(Bound, Neighbours)>,
     /// Where the others are.
     pub directory: Directory,
     /// Share rings with partitions on this machine.
@@ -228,19 +230,21 @@ async fn serve(
 ) {
     let setup = async {
         let address = config.socket.address().map_err(FabricError::Listen)?;
-        let listener = Listener::open(&config.socket).map_err(FabricError::Listen)?;
+        let beside = config.beside.iter().map(|(socket, _)| socket);
+        let listeners: Result<Vec<_>, _> = beside.chain([&config.socket]).map(Listener::open).collect();
         let links = Rc::new(Links::new(guest, &config, address.clone())?);
-        Ok((listener, address, links))
+        Ok((listeners.map_err(FabricError::Listen)?, address, links))
     };
-    let (listener, links) = match setup.await {
-        Ok((listener, address, links)) => {
+    let (listeners, links) = match setup.await {
+        Ok((listeners, address, links)) => {
             let _ = ready.send(Ok(address));
-            (listener, links)
+            (listeners, links)
         }
         Err(error) => return drop(ready.send(Err(error))),
     };
     let tasks: Tasks = Rc::default();
-    let accept = spawn_local(accept(links.clone(), listener, tasks.clone()));
+    let accept = |listener| spawn_local(accept(links.clone(), listener, tasks.clone()));
+    let accepting: Vec<_> = listeners.into_iter().map(accept).collect();
     let mut watch = None;
     while let Some(command) = commands.recv().await {
         match command {
@@ -269,8 +273,10 @@ async fn serve(
         }
     }
     stop(&tasks, &mut watch).await;
-    accept.abort();
-    let _ = accept.await;
+    for accept in accepting {
+        accept.abort();
+        let _ = accept.await;
+    }
 }
 
 async fn stop(tasks: &Tasks, watch: &mut Option<tokio::task::JoinHandle<()>>) {

@@ -150,7 +150,7 @@ async fn greet(links: &Links, stream: &Stream, rank: u32, hello: &Hello) -> Resu
 /// One connection, from connecting to its end. `Ok` means: try again at once.
 async fn session(links: &Links, rank: u32) -> Result<(), SessionError> {
     let place = links.place(rank).ok_or(SessionError::Unknown(rank))?;
-    let stream = Stream::connect(&place.address, links.credentials.as_ref()).await?;
+    let stream = links.connect(rank, &place).await?;
     let Greeted::Welcome { have, limit } = greet(links, &stream, rank, &hello(links, rank, true)).await?
     else {
         return Ok(());
@@ -244,7 +244,7 @@ pub(super) async fn tell_moved(links: Rc<Links>, rank: u32, place: Place, tries:
         let message =
             Hello { epoch: place.epoch, address: place.address.to_string(), ..hello(&links, rank, false) };
         let told = async {
-            let stream = Stream::connect(&target.address, links.credentials.as_ref()).await?;
+            let stream = links.connect(rank, &target).await?;
             greet(&links, &stream, rank, &message).await
         };
         match tokio::time::timeout(Duration::from_secs(2), told).await {

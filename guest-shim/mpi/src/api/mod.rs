@@ -79,7 +79,9 @@ unsafe fn put<T>(pointer: *mut T, value: T) {
 unsafe fn put_status(pointer: *mut Status, status: Status) {
     if !pointer.is_null() {
         // SAFETY: as promised by the caller.
-        unsafe { *pointer = if status == Status::EMPTY { status } else { status.with_error((*pointer).error) } };
+        unsafe {
+            *pointer = if status == Status::EMPTY { status } else { status.with_error((*pointer).error) }
+        };
     }
 }
 
