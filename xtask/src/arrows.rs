@@ -4,10 +4,11 @@ use crate::finding::Finding;
 use crate::tree::{Member, Tree};
 
 /// Each package with the packages of ours it may depend on, also for its tests and its build script.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("partita-abi", &[]),
     ("partita-kernel", &["partita-abi"]),
     ("partita-mpi", &["partita-abi"]),
+    ("partita", &[]),
     ("control", &[]),
     ("partita-tls", &[]),
     ("partita-rdma", &[]),
