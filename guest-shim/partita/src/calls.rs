@@ -4,7 +4,7 @@
 
 use std::ffi::{c_int, c_ulonglong, c_void};
 
-use crate::Error;
+use crate::error::Error;
 
 /// `MPI_Comm` of the standard ABI: a handle in a pointer.
 #[derive(Debug, Clone, Copy)]
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn without_an_mpi_library_everything_links_and_nothing_is_called() {
         assert!(!are_present());
-        assert_eq!(crate::Partita::new().err(), Some(Error::NotRunning));
+        assert_eq!(check(), Err(Error::NotRunning));
         assert_eq!(share(3, 4), Err(Error::NotRunning));
     }
 }
