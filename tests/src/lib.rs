@@ -7,6 +7,7 @@ pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod partition;
+pub mod placement;
 pub mod process;
 pub mod proxy;
 pub mod random;

@@ -31,9 +31,17 @@ fn still(bench: &Bench, ranks: u32, program: &str, arguments: &[String]) -> Resu
 fn equal_mpich_without_moves() -> Result {
     let bench = Bench::new()?;
     let mut failures = Failures::default();
-    for case in
-        ["heat-tiny", "cg-tiny", "sort-tiny", "ring-tiny", "sort-few", "ring", "cg-converged", "storm-tiny"]
-    {
+    for case in [
+        "heat-tiny",
+        "cg-tiny",
+        "sort-tiny",
+        "ring-tiny",
+        "cells-tiny",
+        "sort-few",
+        "ring",
+        "cg-converged",
+        "storm-tiny",
+    ] {
         let (program, arguments) = binaries::case(case)?;
         for ranks in [2, 4] {
             let expected = binaries::oracle(case, ranks)?;

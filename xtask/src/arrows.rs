@@ -8,6 +8,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("partita-abi", &[]),
     ("partita-kernel", &["partita-abi"]),
     ("partita-mpi", &["partita-abi"]),
+    ("partita", &[]),
     ("control", &[]),
     ("planner", &["control"]),
     ("partita-tls", &[]),

@@ -76,6 +76,18 @@ units 5,20,5 "0+5 5+20 25+5"
 units 5,20,6 "0+10 10+10 20+10"
 units 5,25 "0+10 10+10 20+10"
 
+# The same from Rust (the crate partita beside rsmpi): shares are taken up, and the result is that of a run without.
+apps=${CARGO_TARGET_DIR:-$PWD/../../../target}/apps
+make -s -C ../../../tests/apps OUT="$apps" WRAPPERS="$bin" "$apps/native/cells"
+cells() { PARTITA_NATIVE_SHARES=$1 timeout 60 "$bin/mpirun-native" -np 3 "$apps/native/cells" --size 30 --balance 5; }
+cells "" >"$work/still" 2>"$work/still.err" || fail "cells: $(cat "$work/still.err")"
+cells 5,20,5 >"$work/shared" 2>"$work/shared.err" || fail "cells with shares: $(cat "$work/shared.err")"
+cmp -s "$work/still" "$work/shared" || fail "cells: another result with shares"
+for line in "rank 0 has 0 to 5" "rank 1 has 5 to 25" "rank 2 has 25 to 30"; do
+    grep -qx "cells: step 5: $line" "$work/shared.err" || fail "cells: no line '$line': $(cat "$work/shared.err")"
+done
+if grep -q "has" "$work/still.err"; then fail "cells: shared out by nobody"; fi
+
 expect() { # status pattern arguments
     wanted=$1 pattern=$2
     shift 2

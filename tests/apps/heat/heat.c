@@ -11,6 +11,7 @@
  * their implementation, and with it their last bit, by the processor.
  *
  * With --rest FROM,TO,MS every rank sleeps at the end of these steps: a program that falls idle for a while.
+ * With --shift N the list of --work moves on by one rank every N steps: a load that shifts, the same wherever the ranks are.
  * With --balance K the ranks have whole rows, which they share out anew every K steps as the coordinator says (balance.c).
  */
 #include "heat.h"
@@ -21,6 +22,10 @@
 #include <time.h>
 
 enum { RANKS_MAX = 4096, SIZE_MAX_CELLS = 1 << 15 };
+
+static const char *const usage =
+    "usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--shift N] [--every K] [--progress] [--rest FROM,TO,MS] [--balance K]";
+
 enum { UP, DOWN, LEFT, RIGHT, SIDES };
 
 void fail(const char *what)
@@ -43,7 +48,7 @@ static long number(const char *text, long low, long high)
     char *end;
     long value = strtol(text, &end, 10);
     if (end == text || *end != 0 || value < low || value > high)
-        fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress] [--rest FROM,TO,MS] [--balance K]");
+        fail(usage);
     return value;
 }
 
@@ -86,12 +91,16 @@ static struct options parse(int argc, char **argv, int rank)
         } else if (!strcmp(argv[i], "--rest")) {
             if (sscanf(value, "%d,%d,%d", &o.rest_from, &o.rest_to, &o.rest_ms) != 3 || o.rest_ms < 0)
                 fail("--rest wants two steps and milliseconds, for example 100,200,50");
-        } else if (!strcmp(argv[i], "--balance"))
+        } else if (!strcmp(argv[i], "--shift"))
+            o.shift = (int)number(value, 1, 1000000000);
+        else if (!strcmp(argv[i], "--balance"))
             o.balance = (int)number(value, 1, 1000000000);
         else
-            fail("usage: heat [--size N] [--steps S] [--seed X] [--work W0,W1,...] [--every K] [--progress] [--rest FROM,TO,MS] [--balance K]");
+            fail(usage);
         i++;
     }
+    if (o.shift && o.balance)
+        fail("--shift and --balance exclude each other: rows keep their work");
     /* About 20 progress lines, at steps with a residual. */
     if (progress)
         o.progress_every = o.every * (1 + o.steps / o.every / 20);
@@ -318,6 +327,8 @@ int main(int argc, char **argv)
     MPI_Barrier(g.comm);
     double start = MPI_Wtime(), last = 0;
     for (int s = 1; s <= o.steps; s++) {
+        if (o.shift)
+            o.work = work_of(o.work_list, (g.rank + (s - 1) / o.shift) % g.ranks);
         step(&g, b, o.work);
         if (s > o.rest_from && s <= o.rest_to)
             rest(o.rest_ms);

@@ -11,6 +11,7 @@ struct options {
     uint64_t seed;
     int work; /* extra sweeps per step of this rank */
     const char *work_list;
+    int shift; /* steps after which the list moves on by one rank, 0: never */
     int rest_from, rest_to, rest_ms; /* steps at whose end every rank sleeps, and for how long */
     int balance; /* steps between two sharings-out, 0: never */
 };
