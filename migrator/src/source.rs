@@ -571,11 +571,16 @@ impl Attempt<'_> {
             {
                 return Err(SourceError::TimedOut { round, timeout_s: limit.as_secs() });
             }
-            if self.spoken.elapsed() >= self.request.timeouts.keep_alive {
-                self.send(&Frame::KeepAlive, "keeping it alive")?;
-            }
-            Ok(())
+            self.keep_alive()
         })
+    }
+
+    /// Says that this side is there, if it has been silent for long on the control connection.
+    fn keep_alive(&mut self) -> Result<(), SourceError> {
+        if self.spoken.elapsed() < self.request.timeouts.keep_alive {
+            return Ok(());
+        }
+        self.send(&Frame::KeepAlive, "keeping it alive")
     }
 
     /// Pauses, sends the rest, and hands over.
