@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// An error of the machine behind the trait, passed through with its sources.
 pub type MachineError = Box<dyn Error + Send + Sync + 'static>;
 
+/// What [`SourceMachine::switch_cost`] is unless a machine knows better; assumed, not measured.
+pub const SWITCH_COST_ASSUMED: Duration = Duration::from_millis(1);
+
 /// Bytes of the unit in which memory is tracked and sent.
 pub const PAGE_SIZE: usize = 4096;
 
@@ -93,6 +96,10 @@ pub trait SourceMachine: Sync {
     /// Has the vCPU run only `share` of every few milliseconds from now on; [`Share::FULL`] undoes it at once.
     fn throttle(&self, share: Share) -> Result<(), MachineError> {
         if share == Share::FULL { Ok(()) } else { Err("this machine cannot be slowed down".into()) }
+    }
+    /// What pausing and saving here and restoring there takes besides sending: a part of the predicted blackout.
+    fn switch_cost(&self) -> Duration {
+        SWITCH_COST_ASSUMED
     }
     /// Waits for a good moment to pause, but for `limit` at most.
     fn await_moment(&self, limit: Duration) -> Option<Moment> {
