@@ -3,7 +3,9 @@
 //! `costs`: one core's speed of everything that is done to a page. `throughput`: a quiet memory of random bytes over
 //! loopback, by both transports, turn by turn. `cap`: the mean over any second of what arrives under a cap, for 1, 4 and 8 streams.
 //! `predictions`: how far the predicted total time and blackout were off, for memories that are written in several ways.
+//! `deltas`: what pages that were sent before take as they are, packed, and as a difference from what was sent.
 
+mod deltas;
 mod moving;
 mod predictions;
 mod writer;
@@ -216,8 +218,13 @@ fn cap() {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let all: [(&str, fn()); 4] =
-        [("costs", costs), ("throughput", throughput), ("cap", cap), ("predictions", predictions::measure)];
+    let all: [(&str, fn()); 5] = [
+        ("costs", costs),
+        ("throughput", throughput),
+        ("cap", cap),
+        ("predictions", predictions::measure),
+        ("deltas", deltas::measure),
+    ];
     for (name, act) in all {
         if wanted.is_empty() || wanted.iter().any(|one| one == name) {
             act();
