@@ -86,7 +86,7 @@ pub trait SourceMachine: Sync {
     /// Ends dirty tracking. The next migration starts from nothing and sends everything.
     fn stop_tracking(&self) -> Result<(), MachineError>;
     /// Adds to `bitmap` (one bit a page, 64 pages a word, little end first) the pages of region `index` that were
-    /// written since they were last cleared. Does not clear them.
+    /// written since they were last cleared. Does not clear them. Asked after every round, and once within the first.
     fn dirty(&self, index: usize, bitmap: &mut [u64]) -> Result<(), MachineError>;
     /// Clears the pages set in `bitmap`, which covers `64 * bitmap.len()` pages from `first_page` (a multiple of 64) on,
     /// just before those pages are read: later writes make them dirty again.
