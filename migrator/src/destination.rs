@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::channel::{Channel, ChannelError, Expect};
+use crate::clock;
 use crate::control;
 use crate::ownership::{Destination as Ownership, DestinationEvent};
 use crate::partition::{Description, DestinationMachine, MachineError};
@@ -19,6 +20,9 @@ use crate::wire::{self, Frame, Kind, Totals, WireError};
 
 use pages::Rounds;
 use window::OpenMemory;
+
+/// Time between two looks at whether the memory is open.
+const OPEN_LOOK: Duration = Duration::from_millis(1);
 
 /// Where the destination is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -302,7 +306,7 @@ impl Session<'_> {
                 self.send(&Frame::Held(piece.to_vec()), "telling what came")?;
             }
             if let Some(open) = &mut open {
-                open.open_again()?;
+                self.open_again(open)?;
             }
             self.offer(open.as_deref())?;
             streams = admit::streams(listener, self)?;
@@ -326,6 +330,22 @@ impl Session<'_> {
             }
             machine.restore(&state).map_err(machine_failed("restore the saved state"))?;
             Ok(received.iter().sum())
+        })
+    }
+
+    /// Registers the memory anew; a source that waits for this hears that somebody is here.
+    fn open_again(&mut self, open: &mut OpenMemory) -> Result<(), DestinationError> {
+        thread::scope(|scope| {
+            let opening = scope.spawn(|| open.open_again());
+            let mut spoken = clock::now();
+            while !opening.is_finished() {
+                if spoken.elapsed() >= self.options.timeouts.keep_alive {
+                    spoken = clock::now();
+                    self.send(&Frame::KeepAlive, "opening the memory")?;
+                }
+                clock::sleep(OPEN_LOOK);
+            }
+            opening.join().unwrap_or(Err(DestinationError::ThreadLost))
         })
     }
 

@@ -69,9 +69,71 @@ impl DirtyModel {
     }
 }
 
+/// A part of the memory that was cleared at one time in a round, and looked at twice after that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Part {
+    /// From its clearing to the first look, seconds.
+    pub first_s: f64,
+    /// Its pages that were dirty then.
+    pub first_pages: u64,
+    /// From its clearing to the second look, seconds.
+    pub second_s: f64,
+    /// Its pages that were dirty then.
+    pub second_pages: u64,
+}
+
+/// Two windows for [`DirtyModel::fit`] from one round: how `parts` grew, scaled to all `pages` that were dirty at the second look.
+/// The windows are as long as those parts had, on average, in which pages became dirty; `None` if that was in none.
+pub fn windows_within(parts: &[Part], pages: u64) -> Option<[(f64, f64); 2]> {
+    let sum = |of: fn(&Part) -> f64| parts.iter().map(of).sum::<f64>();
+    let (first, second) = (sum(|part| part.first_pages as f64), sum(|part| part.second_pages as f64));
+    if first <= 0.0 || second <= 0.0 {
+        return None;
+    }
+    let scale = pages as f64 / second;
+    let first_s = sum(|part| part.first_s * part.second_pages as f64) / second;
+    let second_s = sum(|part| part.second_s * part.second_pages as f64) / second;
+    Some([(first_s, first * scale), (second_s, second * scale)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A round of one second over `PARTS` equal parts, looked at in its middle and at its end; `model` says what becomes dirty
+    /// in `written` of them.
+    fn round(model: &DirtyModel, written: std::ops::Range<usize>) -> Option<DirtyModel> {
+        const PARTS: usize = 100;
+        let share = |seconds: f64| (model.after(seconds) / written.len() as f64).round() as u64;
+        let cleared = |at: usize| at as f64 / PARTS as f64;
+        let pages = written.clone().map(|at| share(1.0 - cleared(at))).sum();
+        let part = |at: usize| {
+            let (first_s, second_s) = (0.5 - cleared(at), 1.0 - cleared(at));
+            let pages = |seconds| if written.contains(&at) { share(seconds) } else { 0 };
+            Part { first_s, first_pages: pages(first_s), second_s, second_pages: pages(second_s) }
+        };
+        let parts: Vec<_> = (0..PARTS / 2).map(part).collect();
+        windows_within(&parts, pages).map(|windows| DirtyModel::fit(&windows))
+    }
+
+    #[test]
+    fn one_round_tells_a_working_set_that_is_written_through_from_growth() {
+        let saturated = DirtyModel { pages_per_s: 1e6, working_set_pages: 16_384.0 };
+        for written in [0..100, 10..20, 40..49, 0..50] {
+            let model = round(&saturated, written.clone()).unwrap();
+            assert!(model.after(0.2) > 0.9 * 16_384.0, "{written:?} {model:?}");
+            assert!(model.after(10.0) < 1.1 * 16_384.0, "{written:?} {model:?}");
+        }
+        let growing = DirtyModel::linear(100_000.0);
+        for written in [10..20, 40..49, 0..50] {
+            let model = round(&growing, written.clone()).unwrap();
+            assert!((model.after(0.5) / 50_000.0 - 1.0).abs() < 0.05, "{written:?} {model:?}");
+            assert!((model.after(2.0) / 200_000.0 - 1.0).abs() < 0.1, "{written:?} {model:?}");
+        }
+        // Behind what was cleared at the first look: nothing is known.
+        assert_eq!(round(&saturated, 60..90), None);
+        assert_eq!(windows_within(&[], 5), None);
+    }
 
     #[test]
     fn a_saturating_program_is_recognised_from_two_windows() {

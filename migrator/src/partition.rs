@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// An error of the machine behind the trait, passed through with its sources.
 pub type MachineError = Box<dyn Error + Send + Sync + 'static>;
 
+/// What [`SourceMachine::switch_cost`] is unless a machine knows better; assumed, not measured.
+pub const SWITCH_COST_ASSUMED: Duration = Duration::from_millis(1);
+
 /// Bytes of the unit in which memory is tracked and sent.
 pub const PAGE_SIZE: usize = 4096;
 
@@ -83,7 +86,7 @@ pub trait SourceMachine: Sync {
     /// Ends dirty tracking. The next migration starts from nothing and sends everything.
     fn stop_tracking(&self) -> Result<(), MachineError>;
     /// Adds to `bitmap` (one bit a page, 64 pages a word, little end first) the pages of region `index` that were
-    /// written since they were last cleared. Does not clear them.
+    /// written since they were last cleared. Does not clear them. Asked after every round, and once within the first.
     fn dirty(&self, index: usize, bitmap: &mut [u64]) -> Result<(), MachineError>;
     /// Clears the pages set in `bitmap`, which covers `64 * bitmap.len()` pages from `first_page` (a multiple of 64) on,
     /// just before those pages are read: later writes make them dirty again.
@@ -93,6 +96,10 @@ pub trait SourceMachine: Sync {
     /// Has the vCPU run only `share` of every few milliseconds from now on; [`Share::FULL`] undoes it at once.
     fn throttle(&self, share: Share) -> Result<(), MachineError> {
         if share == Share::FULL { Ok(()) } else { Err("this machine cannot be slowed down".into()) }
+    }
+    /// What pausing and saving here and restoring there takes besides sending: a part of the predicted blackout.
+    fn switch_cost(&self) -> Duration {
+        SWITCH_COST_ASSUMED
     }
     /// Waits for a good moment to pause, but for `limit` at most.
     fn await_moment(&self, limit: Duration) -> Option<Moment> {

@@ -26,8 +26,6 @@ pub const THROTTLED_PART: f64 = 0.5;
 pub const PATIENCE_PART: f64 = 0.1;
 /// A forecast ends after so many rounds.
 pub const FORECAST_ROUNDS_MAX: u32 = 10_000;
-/// What saving, sending and restoring the state is assumed to take, besides what is measured.
-pub const STATE_COST: Duration = Duration::from_millis(1);
 /// Assumed until a round was long enough to measure: 1 Gbit/s.
 pub const BYTES_PER_S_ASSUMED: f64 = 118e6;
 /// A round must have sent this many bytes to tell the bandwidth.
@@ -68,6 +66,8 @@ pub struct Observation {
     pub residual_pages: u64,
     /// How pages become dirty, at the share of the time that the partition runs now.
     pub dirty: DirtyModel,
+    /// The most pages per second that became dirty in any round so far: a program that hardly wrote in the last one may go on.
+    pub burst_pages_per_s: f64,
     /// That share.
     pub share: Share,
     /// Bytes per second of memory that go out.
@@ -215,7 +215,8 @@ pub fn residual_after_next_round(seen: &Observation) -> f64 {
 pub fn patience(asked: Duration, seen: &Observation) -> Duration {
     let pages =
         PATIENCE_PART * blackout(seen, seen.residual_pages as f64) * seen.bytes_per_s / PAGE_SIZE as f64;
-    let affordable = Duration::try_from_secs_f64(pages / seen.dirty.pages_per_s).unwrap_or(Duration::MAX);
+    let affordable = Duration::try_from_secs_f64(pages / seen.dirty.pages_per_s.max(seen.burst_pages_per_s))
+        .unwrap_or(Duration::MAX);
     asked.min(affordable)
 }
 
@@ -260,9 +261,9 @@ fn seconds_to_send(seen: &Observation, pages: f64) -> f64 {
     pages * PAGE_SIZE as f64 / seen.bytes_per_s.max(1.0)
 }
 
-/// The part of the blackout that does not depend on the residual: the last harvest, two round trips, the state.
-pub fn fixed_cost(harvest: Duration, round_trip: Duration) -> Duration {
-    harvest + 2 * round_trip + STATE_COST
+/// The part of the blackout that does not depend on the residual: the last harvest, two round trips, what the machine takes.
+pub fn fixed_cost(harvest: Duration, round_trip: Duration, switch_cost: Duration) -> Duration {
+    harvest + 2 * round_trip + switch_cost
 }
 
 /// Bandwidth told by the latest of `rounds` (bytes, seconds) that was long enough, or the assumption.
@@ -274,6 +275,29 @@ pub fn bandwidth(rounds: impl DoubleEndedIterator<Item = (u64, f64)>) -> f64 {
         .rev()
         .find(|(bytes, seconds)| *bytes >= BYTES_TO_MEASURE && *seconds > 0.0)
         .map_or(BYTES_PER_S_ASSUMED, |(bytes, seconds)| bytes as f64 / seconds)
+}
+
+/// Bytes per second as most bytes of a round went, from windows of it: a mean weighted by bytes, in which time without data (pages of zeros,
+/// memory that is populated) counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Pace {
+    bytes: f64,
+    bytes_times_rate: f64,
+}
+
+impl Pace {
+    /// Adds a window of `seconds` in which `bytes` went.
+    pub fn add(&mut self, bytes: u64, seconds: f64) {
+        if seconds > 0.0 {
+            self.bytes += bytes as f64;
+            self.bytes_times_rate += bytes as f64 * bytes as f64 / seconds;
+        }
+    }
+
+    /// `None` before there were [`BYTES_TO_MEASURE`].
+    pub fn bytes_per_s(&self) -> Option<f64> {
+        (self.bytes >= BYTES_TO_MEASURE as f64).then(|| self.bytes_times_rate / self.bytes)
+    }
 }
 
 /// The most that any of `rounds` (bytes, seconds) that was long enough carried per second: a slower one may have been busy
@@ -306,6 +330,7 @@ mod tests {
             rounds: 3,
             residual_pages,
             dirty: DirtyModel::linear(dirty_pages_per_s),
+            burst_pages_per_s: 0.0,
             share: Share::FULL,
             bytes_per_s: 1e9,
             fixed: Duration::from_millis(2),
@@ -338,6 +363,8 @@ mod tests {
         assert_eq!(patience(asked, &seen(0, 1000.0)), asked);
         let short = patience(asked, &seen(0, 100_000.0)).as_secs_f64();
         assert!((short - 0.000_488).abs() < 0.000_001, "{short}");
+        let quiet_just_now = Observation { burst_pages_per_s: 100_000.0, ..seen(0, 10.0) };
+        assert_eq!(patience(asked, &quiet_just_now), patience(asked, &seen(0, 100_000.0)));
         assert_eq!(patience(Duration::ZERO, &seen(0, 0.0)), Duration::ZERO);
         assert!(patience(asked, &seen(0, f64::INFINITY)).is_zero());
     }
@@ -391,6 +418,19 @@ mod tests {
         assert!((total - (1.0 + 0.002 + 65_000.0 * 4096.0 / 1e9)).abs() < 1e-6, "{total}");
     }
 
+    /// Known after round 0, this is the difference between a total of three seconds and one at the time-out.
+    #[test]
+    fn a_working_set_that_a_slow_link_cannot_carry_in_time_is_forecast_to_wait_for_the_timeout() {
+        let saturated = DirtyModel { pages_per_s: 1e6, working_set_pages: 16_384.0 };
+        let slow = Observation { bytes_per_s: 100e6, ..seen(16_384, 0.0) };
+        let forced = Limits { on_timeout: OnTimeout::Force, timeout: Duration::from_secs(5), ..LIMITS };
+        let total = forecast(&forced, &Observation { dirty: saturated, ..slow }).as_secs_f64();
+        assert!((5.0..6.5).contains(&total), "{total}");
+        // What the last window alone says: 16,384 pages in a round of 1.3 s, half of what the link carries.
+        let line = DirtyModel::linear(12_600.0);
+        assert!(forecast(&forced, &Observation { dirty: line, ..slow }).as_secs_f64() < 3.0);
+    }
+
     #[test]
     fn the_fixed_cost_counts_against_the_limit() {
         let limits = Limits { downtime: Duration::from_millis(1), ..LIMITS };
@@ -413,6 +453,7 @@ mod tests {
                     pages_per_s: random(1 << 20) as f64,
                     working_set_pages: random(1 << 20) as f64,
                 },
+                burst_pages_per_s: random(1 << 20) as f64,
                 share: Share::of(random(1000) as f64 / 1000.0),
                 bytes_per_s: random(1 << 34) as f64,
                 fixed: Duration::from_micros(random(400_000)),
@@ -463,6 +504,18 @@ mod tests {
     fn bandwidth_is_told_by_the_last_round_that_was_long_enough() {
         assert_eq!(bandwidth([(1 << 30, 1.0), (2 << 20, 0.5), (100, 0.001)].into_iter()), 4194304.0);
         assert_eq!(bandwidth([(100, 0.001)].into_iter()), BYTES_PER_S_ASSUMED);
+    }
+
+    #[test]
+    fn time_without_data_does_not_slow_the_pace() {
+        let mut pace = Pace::default();
+        pace.add(500_000, 0.005);
+        assert_eq!(pace.bytes_per_s(), None);
+        (0..9).for_each(|_| pace.add(5_000_000, 0.05));
+        (0..100).for_each(|_| pace.add(1_000, 0.05));
+        pace.add(1_000_000, 0.0);
+        let rate = pace.bytes_per_s().unwrap();
+        assert!((rate / 100e6 - 1.0).abs() < 0.01, "{rate}");
     }
 
     #[test]

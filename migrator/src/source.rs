@@ -1,6 +1,8 @@
 //! The side a partition leaves: drives the phases, and resumes the partition whenever the commit point was not reached.
 
 mod brake;
+mod growth;
+mod observe;
 mod packing;
 mod pool;
 mod rdma;
@@ -18,15 +20,15 @@ use crate::bitmap;
 use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock::{self, milliseconds};
 use crate::control;
-use crate::dirty::DirtyModel;
 use crate::ownership::{Source as Ownership, SourceEvent};
-use crate::partition::{Description, MachineError, PAGE_SIZE, Share, SourceMachine};
+use crate::partition::{Description, MachineError, PAGE_SIZE, SourceMachine};
 use crate::policy::{self, Decision, GoOn, OnTimeout, StopReason};
 use crate::report::{self, MigrateReport, Prediction, Request, RoundReport, one_line};
 use crate::transport::{self, Connection, Transport, TransportError};
 use crate::wire::{self, Frame, Header, Kind, Role, Totals, WireError};
 
 use brake::Brake;
+use growth::{First, Growth};
 use packing::Packing;
 use pool::Pool;
 use resume::Work;
@@ -228,6 +230,7 @@ pub fn migrate(machine: &dyn SourceMachine, request: &Request, control: &Control
         ownership: Ownership::Runs,
         brake: Brake::default(),
         prediction: Prediction::default(),
+        first: None,
         patience: Duration::ZERO,
         paused_at: None,
         was_paused: false,
@@ -269,6 +272,8 @@ struct Attempt<'a> {
     ownership: Ownership,
     brake: Brake,
     prediction: Prediction,
+    /// What round 0 told besides its sums.
+    first: Option<First>,
     /// How long the pause may wait for a good moment.
     patience: Duration,
     paused_at: Option<Instant>,
@@ -279,17 +284,20 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// All phases. After an error `ownership` says on which side of the commit point it came.
     fn run(&mut self) -> Result<(), SourceError> {
-        let (session, round_trip) = self.connect()?;
+        let session = self.connect()?;
         let description = self.prepare().map_err(|error| self.explain(error))?;
         let shared = Shared::new(self.control, self.request.bandwidth_bytes_per_s);
         self.machine.start_tracking().map_err(machine_failed("track dirty pages"))?;
         self.tracking = true;
-        let mut work =
-            Work { number: 0, bitmaps: pages_of(&description).map(bitmap::full).collect(), round_trip };
+        let bitmaps = pages_of(&description).map(bitmap::full).collect();
+        let mut work = Work { number: 0, bitmaps, round_trip: Duration::MAX };
         loop {
             shared.stop.store(false, Ordering::Release);
             let streams = match self.open_streams(session, &shared) {
-                Ok(streams) => streams,
+                Ok((streams, round_trip)) => {
+                    work.round_trip = work.round_trip.min(round_trip);
+                    streams
+                }
                 Err(error) => return Err(self.explain(error)),
             };
             let result = thread::scope(|scope| {
@@ -330,20 +338,18 @@ impl Attempt<'_> {
         }
     }
 
-    /// Connects and says hello; gives the session's id and a measured round trip.
-    fn connect(&mut self) -> Result<([u8; 16], Duration), SourceError> {
+    /// Connects and says hello; gives the session's id.
+    fn connect(&mut self) -> Result<[u8; 16], SourceError> {
         self.control.enter(Phase::Connect);
         let failed = |source: TransportError| channel_failed("connecting")(source.into());
         let session = transport::session_id().map_err(failed)?;
-        let start = clock::now();
         let connection = self.open_connection().map_err(failed)?;
-        let round_trip = start.elapsed();
         let mut channel = Channel::new(connection, self.request.timeouts);
         self.check_rdma(&channel).map_err(failed)?;
         let hello = self.hello(Role::Control, session);
         channel.send_hello(&hello, &|| self.control.is_cancelled()).map_err(channel_failed("connecting"))?;
         self.channel = Some(channel);
-        Ok((session, round_trip))
+        Ok(session)
     }
 
     fn open_connection(&self) -> Result<Connection, TransportError> {
@@ -383,22 +389,26 @@ impl Attempt<'_> {
         Ok(description)
     }
 
+    /// The page streams, and the shortest time from a hello to its answer: a round trip between the two programs.
     fn open_streams<'s>(
         &mut self,
         session: [u8; 16],
         shared: &'s Shared<'s>,
-    ) -> Result<Vec<PageStream<'s>>, SourceError>
+    ) -> Result<(Vec<PageStream<'s>>, Duration), SourceError>
     where
         Self: 's,
     {
         let machine = self.machine;
         let stop = || self.control.is_cancelled();
-        let open = |number: u8| -> Result<PageStream<'s>, ChannelError> {
+        let mut round_trip = Duration::MAX;
+        let mut open = |number: u8| -> Result<PageStream<'s>, ChannelError> {
             let mut channel = Channel::new(self.open_connection()?, self.request.timeouts);
             channel.send_hello(&self.hello(Role::Pages(number), session), &stop)?;
             let silence = self.request.timeouts.silence;
             let joined = Expect { kinds: &[Kind::Joined], phase: "joining a stream", silence, stop: &stop };
+            let asked = clock::now();
             channel.receive(joined)?;
+            round_trip = round_trip.min(asked.elapsed());
             if self.channel.as_ref().is_some_and(|control| control.peer() != channel.peer()) {
                 return Err(TransportError::OtherPeer.into());
             }
@@ -408,7 +418,7 @@ impl Attempt<'_> {
             .map(|number| open(number).map_err(|source| self.stream_failed(number, source)))
             .collect::<Result<Vec<_>, _>>()?;
         self.connect_writers(&mut streams)?;
-        Ok(streams)
+        Ok((streams, round_trip))
     }
 
     fn stream_failed(&self, stream: u8, source: ChannelError) -> SourceError {
@@ -434,17 +444,23 @@ impl Attempt<'_> {
             let pages = pool.begin(Round::new(number, false, work.bitmaps.clone(), self.request.streams));
             let mut packing = Packing::new(self.machine, self.request, shared, &pages);
             packing.at_the_beginning(&self.report.rounds);
-            let mut round = self.collect(pool, Some(number), || packing.look(start.elapsed()))?;
-            drop(pages);
+            let mut growth = Growth::new(self.machine, shared, description, &pages);
+            let mut round = self.collect(pool, Some(number), || {
+                packing.look(start.elapsed());
+                if number == 0 { growth.look(start.elapsed()) } else { Ok(()) }
+            })?;
             let took = start.elapsed();
             round.codec = shared.codec();
             round.seconds = took.as_secs_f64();
-            // Every round contains a round trip (its acknowledgement), so the shortest one bounds it from above;
-            // connecting, measured first, may have waited for a busy destination.
-            work.round_trip = work.round_trip.min(took);
+            // An acknowledgement may wait for what came before it, so the shortest one counts.
+            work.round_trip = work.round_trip.min(pool.round_trip());
             let harvest_start = clock::now();
-            work.bitmaps = self.harvest(description)?;
+            work.bitmaps = observe::harvest(self.machine, description)?;
             let harvest = harvest_start.elapsed();
+            if number == 0 {
+                self.first = Some(growth.of(&round, &work.bitmaps));
+            }
+            drop(pages);
             round.dirty_pages_after = work.bitmaps.iter().map(|bitmap| bitmap::count(bitmap)).sum();
             round.share = self.brake.share();
             let observation = self.observe(number + 1, round, harvest, work.round_trip);
@@ -465,7 +481,7 @@ impl Attempt<'_> {
                 }
                 Decision::Continue(GoOn::AwaitSwitch) => {
                     self.await_switch()?;
-                    work.bitmaps = self.harvest(description)?;
+                    work.bitmaps = observe::harvest(self.machine, description)?;
                 }
                 Decision::Continue(GoOn::Falling | GoOn::AboveLimit) => {}
                 Decision::Stop(reason) => {
@@ -505,44 +521,10 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    fn observe(
-        &self,
-        rounds: u32,
-        last: RoundReport,
-        harvest: Duration,
-        round_trip: Duration,
-    ) -> policy::Observation {
-        // Windows of another share are not comparable.
-        let alike = self.report.rounds.iter().filter(|round| round.share == last.share).chain([&last]);
-        let windows: Vec<_> = alike.map(|round| (round.seconds, round.dirty_pages_after as f64)).collect();
-        let rounds_so_far = self.report.rounds.iter().chain([&last]);
-        policy::Observation {
-            rounds,
-            residual_pages: last.dirty_pages_after,
-            dirty: DirtyModel::fit(&windows),
-            share: self.brake.share().unwrap_or(Share::FULL),
-            bytes_per_s: policy::bandwidth(rounds_so_far.map(|round| (round.memory_bytes(), round.seconds))),
-            fixed: policy::fixed_cost(harvest, round_trip),
-            round_overhead: harvest + round_trip,
-            elapsed: self.started.elapsed(),
-        }
-    }
-
     fn finish_round(&mut self, round: RoundReport) {
         self.report.bytes += round.bytes;
         report::note_round(&mut self.report.rounds, round);
         self.control.finish_round(&round);
-    }
-
-    /// The pages dirty now, region by region.
-    fn harvest(&self, description: &Description) -> Result<Vec<Vec<u64>>, SourceError> {
-        let harvest_region = |(index, pages)| {
-            let mut bitmap = vec![0; bitmap::words(pages)];
-            self.machine.dirty(index, &mut bitmap).map_err(machine_failed("read the dirty log"))?;
-            bitmap::mask_tail(&mut bitmap, pages);
-            Ok(bitmap)
-        };
-        pages_of(description).enumerate().map(harvest_region).collect()
     }
 
     /// Waits until every stream is through the round; meanwhile looks for a cancel and the time-out, and keeps the
@@ -551,10 +533,10 @@ impl Attempt<'_> {
         &mut self,
         pool: &mut Pool,
         number: Option<u32>,
-        mut look: impl FnMut(),
+        mut look: impl FnMut() -> Result<(), SourceError>,
     ) -> Result<RoundReport, SourceError> {
         pool.collect(|| {
-            look();
+            look()?;
             if self.control.is_cancelled() {
                 return Err(SourceError::Cancelled);
             }
@@ -571,11 +553,16 @@ impl Attempt<'_> {
             {
                 return Err(SourceError::TimedOut { round, timeout_s: limit.as_secs() });
             }
-            if self.spoken.elapsed() >= self.request.timeouts.keep_alive {
-                self.send(&Frame::KeepAlive, "keeping it alive")?;
-            }
-            Ok(())
+            self.keep_alive()
         })
+    }
+
+    /// Says that this side is there, if it has been silent for long on the control connection.
+    fn keep_alive(&mut self) -> Result<(), SourceError> {
+        if self.spoken.elapsed() < self.request.timeouts.keep_alive {
+            return Ok(());
+        }
+        self.send(&Frame::KeepAlive, "keeping it alive")
     }
 
     /// Pauses, sends the rest, and hands over.
@@ -600,13 +587,13 @@ impl Attempt<'_> {
         shared.lifted.store(true, Ordering::Release);
 
         let harvest_start = clock::now();
-        let bitmaps = self.harvest(description)?;
+        let bitmaps = observe::harvest(self.machine, description)?;
         self.report.breakdown.harvest_ms = since_ms(harvest_start);
         let pages_start = clock::now();
         pool.begin(Round::new(number, true, bitmaps, self.request.streams));
         let state = self.machine.save().map_err(machine_failed("save its state"))?;
         self.report.breakdown.save_ms = since_ms(pages_start);
-        let mut round = self.collect(pool, None, || ())?;
+        let mut round = self.collect(pool, None, || Ok(()))?;
         round.codec = shared.codec();
         round.seconds = pages_start.elapsed().as_secs_f64();
         self.report.breakdown.pages_ms = since_ms(pages_start);

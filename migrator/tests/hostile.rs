@@ -4,17 +4,18 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use migrator::destination::{self, Outcome};
 use migrator::partition::{PAGE_SIZE, SourceMachine};
 use migrator::source;
-use migrator::transport::Listener;
+use migrator::transport::{Listener, Timeouts};
 use migrator::wire::{Extent, Frame, HEADER_BYTES, Header, Hello, Kind, Role, Totals, VERSION_MINOR};
 use support::{
     CancelOnDrop, Random, TestDestination, TestSource, assert_goes_on_and_migrates_again, listen, request,
-    short_timeouts,
+    short_timeouts, timeouts,
 };
 
 fn dial(listener: &Listener) -> TcpStream {
@@ -60,6 +61,35 @@ fn strangers_do_not_keep_a_source_out() {
         assert!(matches!(outcome, source::Outcome::Moved { .. }), "{outcome:?}");
         assert!(matches!(receiving.join().unwrap(), Outcome::Running { .. }));
     });
+}
+
+/// Page streams were greeted one after the other, so each silent connection held up the move for as long as a hello may take.
+#[test]
+fn silent_connections_do_not_hold_up_the_page_streams() {
+    let listener = Arc::new(listen());
+    let (silent, queue) = (Arc::new(Mutex::new(Vec::new())), listener.clone());
+    let kept = silent.clone();
+    let control = destination::Control::new().with_hook(Box::new(move |phase| {
+        if phase == destination::Phase::Build {
+            // Before ACCEPT, so they are taken before the page streams.
+            kept.lock().unwrap().extend((0..8).map(|_| dial(&queue)));
+        }
+    }));
+    let hello = Duration::from_secs(30);
+    let timeouts = Timeouts { hello, silence: 2 * hello, ..timeouts() };
+    let options = destination::Options { timeouts, ..options() };
+    let (mut machine, source) = (TestDestination::new(true), TestSource::new());
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let receiving = scope.spawn(|| destination::receive(&listener, &mut machine, &options, &control));
+        let _guard = CancelOnDrop(&control);
+        let outcome = source::migrate(&source, &request(listener.address(), 3), &source::Control::new());
+        assert!(matches!(outcome, source::Outcome::Moved { .. }), "{outcome:?}");
+        assert!(matches!(receiving.join().unwrap(), Outcome::Running { .. }));
+    });
+    assert_eq!(silent.lock().unwrap().len(), 8);
+    assert!(start.elapsed() < hello, "{:?}", start.elapsed());
+    machine.assert_holds(&source);
 }
 
 #[test]

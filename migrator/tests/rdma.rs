@@ -82,6 +82,22 @@ fn a_fabric_that_stalls_in_a_round_is_made_anew_after_the_limit() {
     attempt.machine.assert_holds(&source);
 }
 
+/// Connecting took longer than the destination waits for a silent source, so it broke and began anew.
+#[test]
+fn a_fabric_that_connects_slowly_is_waited_for() {
+    let source = TestSource::with(&FEW_PAGES);
+    let slow = Duration::from_secs(6);
+    let timeouts = Timeouts { silence: slow / 2, ..timeouts() };
+    let change: fn(&mut migrator::report::Request) =
+        |request| request.timeouts.silence = Duration::from_secs(30);
+    let tamper = Some(Fabric::slow(slow).tamper());
+    let attempt = Setup { tamper, timeouts, change, ..setup(2) }.run(&source);
+    assert_moved(&attempt, &source);
+    let source::Outcome::Moved { report, .. } = attempt.source else { unreachable!() };
+    assert_eq!(report.resumed, 0);
+    assert!(report.rdma.unwrap().connected_ms >= slow.as_secs_f64() * 1000.0);
+}
+
 #[test]
 fn a_fabric_that_breaks_every_time_is_given_up() {
     let source = TestSource::new();

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use clap::{Parser, ValueEnum};
 use migrator::codec::Compression;
 use migrator::policy::OnTimeout;
+use migrator::report::RequestError;
+use migrator::transport::Transport;
 use serde::{Deserialize, Serialize};
 
 use super::error::BenchError;
@@ -210,6 +212,9 @@ pub struct Case {
     /// Whether pages are packed on the wire: auto, none, lz4 or zstd (the writer's are noise, which cannot be)
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = parse_name::<Compression>)]
     pub compression: Compression,
+    /// How pages get into the destination's memory: tcp, or rdma (a peer takes tcp)
+    #[arg(long, value_name = "HOW", default_value = "tcp", value_parser = parse_name::<Transport>)]
+    pub transport: Transport,
     /// Ceiling of the predicted blackout
     #[arg(long, value_name = "MS", default_value_t = 300)]
     pub downtime_limit_ms: u64,
@@ -306,8 +311,9 @@ impl Case {
         let link = self.link.map(|rate| format!(", link of {rate}")).unwrap_or_default();
         let streams =
             if self.streams == 1 { "1 stream".to_owned() } else { format!("{} streams", self.streams) };
+        let rdma = if self.transport == Transport::Rdma { ", RDMA" } else { "" };
         format!(
-            "{work}; memory {}, downtime limit {} ms, {streams}{cap}{link}",
+            "{work}; memory {}, downtime limit {} ms, {streams}{rdma}{cap}{link}",
             self.memory, self.downtime_limit_ms
         )
     }
@@ -349,6 +355,11 @@ impl Case {
         }
         if self.peer.is_some() && self.memory.bytes() > 3 << 30 {
             return wrong("the peer's guest sees 3 GiB of memory: give at most 3G".into());
+        }
+        if self.transport == Transport::Rdma
+            && matches!(self.compression, Compression::Lz4 | Compression::Zstd)
+        {
+            return wrong(RequestError::Compression.to_string());
         }
         if self.runs == 0 || self.size == 0 {
             return wrong("runs and size are at least 1".into());
@@ -432,6 +443,15 @@ mod tests {
     }
 
     #[test]
+    fn the_transport_is_tcp_unless_it_is_said() {
+        assert_eq!(Case::default().transport, Transport::Tcp);
+        let rdma = case("transport = \"rdma\"").unwrap();
+        rdma.check().unwrap();
+        assert!(rdma.describe().contains("1 stream, RDMA"), "{}", rdma.describe());
+        assert!(case("transport = \"udp\"").is_err());
+    }
+
+    #[test]
     fn the_suite_of_the_acceptance_matrix_can_be_measured() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bench/acceptance.toml");
         let cases = read_suite(&path).unwrap();
@@ -452,6 +472,7 @@ mod tests {
             "rank = 1",
             "pages = 65536",
             "peer = \"qemu\"\nmemory = \"4G\"",
+            "transport = \"rdma\"\ncompression = \"lz4\"",
             "runs = 0",
         ];
         for text in wrong {

@@ -287,6 +287,7 @@ fn migrate_once(
 mod tests {
     use super::*;
     use clap::{CommandFactory, Parser};
+    use migrator::transport::Transport;
 
     #[derive(Debug, Parser)]
     struct Arguments {
@@ -302,7 +303,11 @@ mod tests {
         let options = Arguments::try_parse_from(line.split(' ')).unwrap().options;
         assert_eq!(options.case.arguments, ["4096", "0", "100"]);
         assert_eq!((options.case.observer(), options.case.ranks()), (Observer::None, 1));
-        for wrong in ["bench --elf x --workload idle", "bench --link fast", "bench --runs 0"] {
+        let options = Arguments::try_parse_from(["bench", "--transport", "rdma"]).unwrap().options;
+        assert_eq!(options.case.transport, Transport::Rdma);
+        for wrong in
+            ["bench --elf x --workload idle", "bench --link fast", "bench --runs 0", "bench --transport udp"]
+        {
             assert!(Arguments::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }

@@ -145,6 +145,7 @@ impl Session for Partita<'_> {
             "timeout_s": case.timeout_s,
             "on_timeout": case.on_timeout,
             "compression": case.compression,
+            "transport": case.transport,
             "insecure": hosts.are_linked(),
         });
         let begin_us = clock::realtime_us();

@@ -1,5 +1,8 @@
 //! Who may come in: the first source that begins properly, and then only its own page streams.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::{self, Scope};
 use std::time::Duration;
 
 use super::{Control, DestinationError, Options, Session, cancelled_or};
@@ -7,7 +10,12 @@ use crate::channel::{Channel, ChannelError, Expect};
 use crate::clock;
 use crate::partition::Description;
 use crate::transport::{Listener, TransportError};
-use crate::wire::{Frame, Hello, Kind, MACHINE_BYTES_MAX, Role, WireError};
+use crate::wire::{Frame, Hello, Kind, MACHINE_BYTES_MAX, Role, STREAMS_MAX, WireError};
+
+/// Connections whose hello is waited for at the same time; more wait to be accepted.
+const HANDSHAKES_MAX: usize = 2 * STREAMS_MAX as usize;
+/// How often a wait for those who came looks for others, and the other way round.
+const HANDSHAKE_TICK: Duration = Duration::from_millis(5);
 
 /// Waits for a source that says hello and describes its partition.
 pub(super) fn source<'a>(
@@ -107,40 +115,106 @@ fn resumption(channel: &mut Channel, session: &Session) -> Result<Frame, Channel
     channel.receive(Expect { kinds: &[Kind::Resume], phase, silence, stop: &stop })
 }
 
-/// Waits for all page streams of `session`, in any order.
+/// Waits for all page streams of `session`, in any order. Who connects and is silent holds up nobody.
 pub(super) fn streams(listener: &Listener, session: &Session) -> Result<Vec<Channel>, DestinationError> {
-    let timeouts = session.options.timeouts;
-    let stop = || session.control.is_cancelled();
-    let start = clock::now();
-    let mut joined: Vec<Option<Channel>> = (0..session.streams).map(|_| None).collect();
-    while joined.iter().any(Option::is_none) {
-        let missing = joined.iter().filter(|stream| stream.is_none()).count();
-        let left = timeouts.silence.saturating_sub(start.elapsed());
-        let late = || DestinationError::StreamsMissing { missing, streams: session.streams, doing: "come" };
-        let connection = match listener.accept(Some(left), &stop) {
-            Err(TransportError::Silent { .. }) => return Err(late()),
-            other => other.map_err(accept_failed)?,
-        };
-        if left == Duration::ZERO {
-            return Err(late());
+    let door = Door { session, claimed: AtomicU32::new(0), closed: AtomicBool::new(false) };
+    thread::scope(|scope| {
+        let joined = door.admit_all(scope, listener);
+        // The scope ends when the threads that still wait for somebody do.
+        door.closed.store(true, Ordering::Release);
+        joined
+    })
+}
+
+/// Where page streams come in, each on a thread of its own until it has joined.
+struct Door<'a> {
+    session: &'a Session<'a>,
+    /// A bit for every stream that has come.
+    claimed: AtomicU32,
+    closed: AtomicBool,
+}
+
+/// A stream that joined; `None`: the connection was dropped.
+type Joined = Result<Option<(u8, Channel)>, DestinationError>;
+
+impl<'a> Door<'a> {
+    fn admit_all<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        listener: &Listener,
+    ) -> Result<Vec<Channel>, DestinationError> {
+        let (session, limit) = (self.session, self.session.options.timeouts.silence);
+        let (done, results) = channel::<Joined>();
+        let start = clock::now();
+        let mut joined: Vec<Option<Channel>> = (0..session.streams).map(|_| None).collect();
+        let mut under_way = 0;
+        loop {
+            let missing = joined.iter().filter(|stream| stream.is_none()).count();
+            if missing == 0 {
+                return Ok(joined.into_iter().flatten().collect());
+            }
+            let left = limit.saturating_sub(start.elapsed());
+            if left == Duration::ZERO {
+                let streams = session.streams;
+                return Err(DestinationError::StreamsMissing { missing, streams, doing: "come" });
+            }
+            // As long as those who came can be all that is missing, nobody else is waited for.
+            let patience = if under_way < missing { Duration::ZERO } else { HANDSHAKE_TICK };
+            match results.recv_timeout(patience) {
+                Ok(result) => {
+                    under_way -= 1;
+                    if let Some((number, channel)) = result? {
+                        joined[usize::from(number)] = Some(channel);
+                    }
+                    continue;
+                }
+                Err(_) if under_way >= HANDSHAKES_MAX => continue,
+                Err(_) => {}
+            }
+            let limit = if under_way == 0 { left } else { HANDSHAKE_TICK.min(left) };
+            let connection = match listener.accept(Some(limit), &|| session.control.is_cancelled()) {
+                Err(TransportError::Silent { .. }) => continue,
+                other => other.map_err(accept_failed)?,
+            };
+            under_way += 1;
+            let done = done.clone();
+            // Nobody listens any more when all are here.
+            scope
+                .spawn(move || _ = done.send(self.admit(Channel::new(connection, session.options.timeouts))));
         }
-        let mut channel = Channel::new(connection, timeouts);
+    }
+
+    /// Reads who it is, and lets in a page stream that has not come yet.
+    fn admit(&self, mut channel: Channel) -> Joined {
+        let session = self.session;
+        let stop = || session.control.is_cancelled() || self.closed.load(Ordering::Acquire);
         match channel.receive_hello(&stop) {
             Ok(Hello { role: Role::Pages(number), streams, session: id, .. })
                 if id == session.id
                     && streams == session.streams
                     && channel.peer() == session.channel.peer()
-                    && joined[usize::from(number)].is_none() =>
+                    && self.claim(number) =>
             {
                 channel.send(&Frame::Joined, &stop).map_err(cancelled_or("joining a stream"))?;
-                joined[usize::from(number)] = Some(channel);
+                Ok(Some((number, channel)))
             }
-            Ok(_) => tracing::warn!("dropped a connection that is no page stream of this migration"),
-            Err(ChannelError::Transport(TransportError::Stopped)) => return Err(DestinationError::Cancelled),
-            Err(error) => tracing::warn!(%error, "dropped a connection that is no page stream"),
+            Ok(_) => {
+                tracing::warn!("dropped a connection that is no page stream of this migration");
+                Ok(None)
+            }
+            Err(ChannelError::Transport(TransportError::Stopped)) => Err(DestinationError::Cancelled),
+            Err(error) => {
+                tracing::warn!(%error, "dropped a connection that is no page stream");
+                Ok(None)
+            }
         }
     }
-    Ok(joined.into_iter().flatten().collect())
+
+    /// Whether this is the first with its number, which is below the number of streams.
+    fn claim(&self, number: u8) -> bool {
+        let bit = 1 << number;
+        self.claimed.fetch_or(bit, Ordering::AcqRel) & bit == 0
+    }
 }
 
 fn accept_failed(error: TransportError) -> DestinationError {

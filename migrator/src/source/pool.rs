@@ -20,6 +20,7 @@ pub(super) struct Pool {
     rounds: Vec<Sender<Arc<Round>>>,
     finished: Receiver<Finished>,
     stream_pages: Vec<u64>,
+    round_trip: Duration,
 }
 
 impl Pool {
@@ -45,7 +46,7 @@ impl Pool {
             sender
         };
         let rounds = streams.into_iter().map(spawn).collect();
-        Self { rounds, finished, stream_pages }
+        Self { rounds, finished, stream_pages, round_trip: Duration::MAX }
     }
 
     /// Hands `round` to every stream, and back.
@@ -74,6 +75,7 @@ impl Pool {
                     report.bytes += sent.bytes;
                     report.packed_pages += sent.packed_pages;
                     self.stream_pages[usize::from(stream)] = pages_total;
+                    self.round_trip = self.round_trip.min(sent.acknowledged_in.unwrap_or(Duration::MAX));
                     waiting -= 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -82,6 +84,11 @@ impl Pool {
             tick()?;
         }
         Ok(report)
+    }
+
+    /// The shortest time in which the end of a round was acknowledged; the longest there is before the first.
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
     }
 
     /// Pages each stream sent since its start.

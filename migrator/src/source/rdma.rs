@@ -1,6 +1,8 @@
 //! What RDMA adds to the phases: the least protocol version, the window, and a writer for every stream.
 
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
 
 use super::stream::PageStream;
 use super::{Attempt, SourceError, channel_failed, milliseconds};
@@ -14,6 +16,8 @@ use crate::wire::{Frame, Hello, Kind, Role, VERSION_MINOR, VERSION_MINOR_FRAMES,
 /// Breaks of one migration after which it is given up. A provider may call a write that the destination never allowed a lost
 /// connection, and that does not get better.
 const RDMA_RESUMPTIONS_MAX: u32 = 3;
+/// Time between two looks at whether all writers are connected.
+const CONNECT_LOOK: Duration = Duration::from_millis(1);
 
 impl Attempt<'_> {
     /// The first bytes of a connection, in the oldest version that has what is needed.
@@ -47,10 +51,17 @@ impl Attempt<'_> {
             return Ok(());
         }
         let doing = "waiting for WINDOW";
-        let Frame::Window { registered_us, window } =
-            self.receive(&[Kind::Window], doing, self.request.timeouts.silence)?
-        else {
-            return Err(channel_failed(doing)(TransportError::Closed.into()));
+        let start = clock::now();
+        let (registered_us, window) = loop {
+            match self.receive(&[Kind::KeepAlive, Kind::Window], doing, self.request.timeouts.silence)? {
+                Frame::Window { registered_us, window } => break (registered_us, window),
+                // It registers its memory, for which it has as long as for a build.
+                _ if start.elapsed() < self.request.timeouts.build => {}
+                _ => {
+                    let limit_ms = self.request.timeouts.build.as_millis();
+                    return Err(channel_failed(doing)(TransportError::Silent { limit_ms }.into()));
+                }
+            }
         };
         if window.regions.len() != description.regions.len() {
             let error = partita_rdma::Error::Window("it has another number of regions than the memory");
@@ -62,22 +73,31 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Connects a writer for every stream.
+    /// Connects a writer for every stream. That may take longer than the destination waits for a silent source.
     pub(super) fn connect_writers(&mut self, streams: &mut [PageStream]) -> Result<(), SourceError> {
-        let Some(window) = &self.window else { return Ok(()) };
+        let Some(window) = self.window.clone() else { return Ok(()) };
         let start = clock::now();
         let (control, insecure) = (self.control, self.request.security.insecure);
+        let given_up = AtomicBool::new(false);
+        let stop = || control.is_cancelled() || given_up.load(Ordering::Acquire);
         let connected: Vec<_> = thread::scope(|scope| {
-            let connect = |stream: &mut PageStream| {
-                let connected = stream.connect_writer(window, insecure, &|| control.is_cancelled());
-                connected.map_err(|error| self.stream_failed(stream.number(), error))
-            };
+            let connect =
+                |stream: &mut PageStream| (stream.number(), stream.connect_writer(&window, insecure, &stop));
             let threads: Vec<_> =
                 streams.iter_mut().map(|stream| scope.spawn(move || connect(stream))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or(Err(SourceError::ThreadLost))).collect()
-        });
+            while !threads.iter().all(ScopedJoinHandle::is_finished) {
+                let kept = self.keep_alive();
+                // Ends the threads, for which the scope waits.
+                given_up.store(kept.is_err(), Ordering::Release);
+                kept?;
+                clock::sleep(CONNECT_LOOK);
+            }
+            Ok(threads.into_iter().map(ScopedJoinHandle::join).collect())
+        })?;
         for connected in connected {
-            let (provider, delivery_complete) = connected?;
+            let (number, connected) = connected.map_err(|_| SourceError::ThreadLost)?;
+            let (provider, delivery_complete) =
+                connected.map_err(|error| self.stream_failed(number, error))?;
             let report = self.report.rdma.get_or_insert_default();
             *report = RdmaReport { provider, delivery_complete, ..*report };
         }

@@ -124,6 +124,9 @@ pub(super) struct Round {
     bitmaps: Vec<Vec<u64>>,
     chunks: Vec<(usize, Range<usize>)>,
     taken: AtomicUsize,
+    begun: Instant,
+    /// For each chunk, when its pages were cleared in the dirty log: microseconds since `begun`, plus one.
+    cleared_us: Vec<AtomicU64>,
 }
 
 impl Round {
@@ -133,17 +136,32 @@ impl Round {
         let cut = |(region, bitmap): (usize, &Vec<u64>)| {
             bitmap::chunks(bitmap, target, CHUNK_WORDS_MAX).into_iter().map(move |words| (region, words))
         };
-        let chunks = bitmaps.iter().enumerate().flat_map(cut).collect();
-        Self { number, last, bitmaps, chunks, taken: AtomicUsize::new(0) }
+        let chunks: Vec<_> = bitmaps.iter().enumerate().flat_map(cut).collect();
+        let cleared_us = chunks.iter().map(|_| AtomicU64::new(0)).collect();
+        let (taken, begun) = (AtomicUsize::new(0), clock::now());
+        Self { number, last, bitmaps, chunks, taken, begun, cleared_us }
     }
 
-    fn take(&self) -> Option<(usize, u64, &[u64])> {
-        self.chunk(self.taken.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn chunk(&self, index: usize) -> Option<(usize, u64, &[u64])> {
+    /// A chunk's number, region, first page and the bitmap from there on.
+    fn take(&self) -> Option<(usize, usize, u64, &[u64])> {
+        let index = self.taken.fetch_add(1, Ordering::Relaxed);
         let (region, words) = self.chunks.get(index)?;
-        Some((*region, words.start as u64 * 64, &self.bitmaps[*region][words.clone()]))
+        Some((index, *region, words.start as u64 * 64, &self.bitmaps[*region][words.clone()]))
+    }
+
+    fn note_cleared(&self, chunk: usize) {
+        let us = self.begun.elapsed().as_micros() as u64;
+        self.cleared_us[chunk].store(us + 1, Ordering::Relaxed);
+    }
+
+    /// The chunks whose pages were cleared by now, and for how long they have been: number, region and words of its bitmap.
+    pub fn cleared(&self) -> impl Iterator<Item = (usize, usize, Range<usize>, Duration)> {
+        let now_us = self.begun.elapsed().as_micros() as u64;
+        self.chunks.iter().zip(&self.cleared_us).enumerate().filter_map(move |(index, (chunk, cleared))| {
+            let at_us = cleared.load(Ordering::Relaxed).checked_sub(1)?;
+            let age = Duration::from_micros(now_us.saturating_sub(at_us));
+            Some((index, chunk.0, chunk.1.clone(), age))
+        })
     }
 
     /// All of them: region, first page and the bitmap from there on.
@@ -161,6 +179,8 @@ pub(super) struct Sent {
     pub zero_pages: u64,
     pub packed_pages: u64,
     pub bytes: u64,
+    /// From the round's end to its acknowledgement: a round trip at least. None in the last round.
+    pub acknowledged_in: Option<Duration>,
 }
 
 /// One page stream.
@@ -225,10 +245,14 @@ impl<'a> PageStream<'a> {
     /// Sends its share of `round`; returns when the destination has it, in the last round when the kernel has it.
     pub fn run(&mut self, round: &Round) -> Result<Sent, SourceError> {
         self.sent = Sent::default();
-        while let Some((region, first_page, words)) = round.take() {
+        while let Some((chunk, region, first_page, words)) = round.take() {
             if !round.last {
                 // Cleared before it is read: what is written in between is sent twice, never missed.
-                let cleared = self.shared.exclusively(|| self.machine.clear_dirty(region, first_page, words));
+                let cleared = self.shared.exclusively(|| {
+                    let cleared = self.machine.clear_dirty(region, first_page, words);
+                    round.note_cleared(chunk);
+                    cleared
+                });
                 cleared.map_err(machine_failed("clear the dirty log"))?;
             }
             let run_pages = if self.one_sided.is_some() { SLOT_PAGES } else { DATA_PAGES_MAX.into() };
@@ -254,6 +278,8 @@ impl<'a> PageStream<'a> {
         let pages = self.pages_total + self.sent.pages;
         let end = Frame::RoundEnd { round: round.number, last: round.last, pages }.encode()?;
         self.pending.extend(&end);
+        // Before the write: the answer may be there when this thread runs again after it.
+        let ended = clock::now();
         self.flush(0)?;
         if round.last {
             return Ok(());
@@ -270,6 +296,7 @@ impl<'a> PageStream<'a> {
                 Frame::RoundAck { round: number, pages: received }
                     if (number, received) == (round.number, pages) =>
                 {
+                    self.sent.acknowledged_in = Some(ended.elapsed());
                     return Ok(());
                 }
                 Frame::KeepAlive => {}

@@ -194,13 +194,22 @@ pub struct Fabric {
     left: Mutex<Option<usize>>,
     stalls: bool,
     again: bool,
+    /// How long the first bytes of a connection take.
+    delay: Duration,
     sockets: Mutex<Vec<TcpStream>>,
 }
 
 impl Fabric {
     /// Cuts (or stalls) the fabric after `bytes`, or when [`Fabric::arm`] says so; once, or `again` and again.
     pub fn new(bytes: usize, stalls: bool, again: bool) -> Arc<Self> {
-        Arc::new(Self { left: Mutex::new(Some(bytes)), stalls, again, sockets: Mutex::new(Vec::new()) })
+        let (left, sockets) = (Mutex::new(Some(bytes)), Mutex::new(Vec::new()));
+        Arc::new(Self { left, stalls, again, delay: Duration::ZERO, sockets })
+    }
+
+    /// Lets nothing through in the first `delay` of a connection, and then everything.
+    pub fn slow(delay: Duration) -> Arc<Self> {
+        let (left, sockets) = (Mutex::new(None), Mutex::new(Vec::new()));
+        Arc::new(Self { left, stalls: false, again: false, delay, sockets })
     }
 
     /// What is to be done to each WINDOW: the port in its `sockaddr_in` becomes that of a proxy.
@@ -234,6 +243,7 @@ impl Fabric {
     }
 
     fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
+        thread::sleep(self.delay);
         let mut bytes = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
             let mut left = self.left.lock().unwrap();
