@@ -298,6 +298,14 @@ async fn migrate(State(machine): State<Shared>, Json(request): Json<Value>) -> (
     moving.epoch = request["epoch"].as_u64().unwrap_or(0);
     moving.migrations += 1;
     moving.env.remove("MIGRATE_MS");
+    if trouble == "program-ends" {
+        // As a real one: the answer first, then the process.
+        tokio::spawn(async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            std::process::exit(0);
+        });
+        return error(StatusCode::GONE, "the program ended during the move, with status 0");
+    }
     if trouble == "in-doubt-lost" {
         lock(&machine).state = "in-doubt";
         return error(StatusCode::GATEWAY_TIMEOUT, "no answer to the commit");

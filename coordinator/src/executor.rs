@@ -61,6 +61,11 @@ impl SideFacts<'_> {
         self.heard && (self.end.is_some() || self.process.is_none_or(|process| process.end.is_some()))
     }
 
+    /// Its process has ended, as far as is known.
+    pub fn has_ended(&self) -> bool {
+        self.end.is_some() || self.process.is_some_and(|process| process.end.is_some())
+    }
+
     fn awaits_switch(&self) -> bool {
         self.process.is_some_and(|process| process.awaits_switch)
     }

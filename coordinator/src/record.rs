@@ -229,6 +229,9 @@ pub enum Record {
         id: MoveId,
         /// Why.
         reason: String,
+        /// The partition, or its application, has ended meanwhile: it goes on nowhere.
+        #[serde(default)]
+        ended: bool,
     },
 }
 
@@ -450,8 +453,9 @@ fn tell_of_move<'a>(
             });
             ("move-done", *id, format!("move {id} done{}", numbers.unwrap_or_default()), None)
         }
-        Record::MoveFailed { id, reason } => {
-            ("move-failed", *id, format!("move {id} failed; it goes on where it was"), Some(reason.as_str()))
+        Record::MoveFailed { id, reason, ended } => {
+            let then = if *ended { "the partition has ended" } else { "it goes on where it was" };
+            ("move-failed", *id, format!("move {id} failed; {then}"), Some(reason.as_str()))
         }
         _ => return None,
     };

@@ -440,7 +440,7 @@ impl State {
                 }
             }
             Record::MoveDone { id, measured } => self.close_move(*id, entry.time_ms, Ok(measured.as_ref())),
-            Record::MoveFailed { id, reason } => self.close_move(*id, entry.time_ms, Err(reason)),
+            Record::MoveFailed { id, reason, .. } => self.close_move(*id, entry.time_ms, Err(reason)),
             _ => {}
         }
     }

@@ -261,6 +261,24 @@ fn a_failed_move_leaves_the_partition_where_it_was_and_movable() -> Result {
 }
 
 #[test]
+fn a_program_that_ends_during_a_move_is_said_to_have_ended_and_was_never_in_doubt() -> Result {
+    let cluster = Cluster::start(STILL, &["a", "b"])?;
+    let more = "env = { MIGRATE = \"program-ends\" }";
+    let waiting = cluster.submit_and_wait(&cluster.held_manifest(1, 400, 10, more)?)?;
+    cluster.wait_running("app-1")?;
+    let order = cluster.client(&["migrate", "app-1", "0", "b"])?;
+    assert_eq!(order.status.code(), Some(1));
+    assert_eq!(waiting.wait_with_output()?.status.code(), Some(0));
+    let events = cluster.json(&["events"])?;
+    let events = events.as_array().ok_or("no events")?;
+    assert!(!events.iter().any(|it| it["kind"] == "move-in-doubt"), "{events:?}");
+    let failed = events.iter().find(|it| it["kind"] == "move-failed").ok_or("no event")?;
+    assert_eq!(failed["text"], "move 1 failed; the partition has ended");
+    assert_eq!(failed["reason"], "the program ended during the move, with status 0");
+    cluster.wait_nothing_left()
+}
+
+#[test]
 fn an_unanswered_commit_is_settled_so_that_exactly_one_copy_goes_on() -> Result {
     for (trouble, state, host) in [
         ("in-doubt-lost", "failed", "a"),

@@ -119,8 +119,22 @@ impl Host {
     pub fn on_end(self: &Arc<Self>) -> OnEnd {
         let host = self.clone();
         Box::new(move |ending| {
+            host.note_end(&ending);
             let _ = host.ended.send(ending);
         })
+    }
+
+    /// It has ended: a move that is under way has nothing left to move, and whoever ordered it is answered while there is time.
+    fn note_end(&self, ending: &Ending) {
+        if *ending == Ending::Released {
+            return;
+        }
+        let mut inner = self.lock();
+        inner.state = State::Exited;
+        inner.exit_status = Some(ending.status());
+        if let Some(migration) = &inner.migration {
+            migration.cancel();
+        }
     }
 
     /// Ends the process without a partition having ended.
@@ -250,22 +264,30 @@ impl Host {
         self.lock().migration = Some(control.clone());
         let machine = Source::new(partition.clone());
         let outcome = source::migrate(&machine, &request, &control);
-        self.lock().migration = None;
-        match outcome {
-            source::Outcome::Moved { report, annotation } => {
+        let exit_status = {
+            let mut inner = self.lock();
+            inner.migration = None;
+            inner.exit_status
+        };
+        match (outcome, exit_status) {
+            (source::Outcome::Moved { report, annotation }, _) => {
                 self.note_dirty(&report);
                 self.set_state(State::Moved, None);
                 self.leave(&partition, report.epoch, &annotation, &request.to.to_string());
                 Ok(report)
             }
-            source::Outcome::Failed { error: error @ source::SourceError::Resume { .. }, .. } => {
+            (source::Outcome::Failed { report, .. }, Some(status)) => {
+                self.note_dirty(&report);
+                Err(Refusal::new(410, format!("the program ended during the move, with status {status}")))
+            }
+            (source::Outcome::Failed { error: error @ source::SourceError::Resume { .. }, .. }, None) => {
                 let text =
                     format!("the migration failed and the partition could not go on: {}", one_line(&error));
                 vmm::console::say(format_args!("vmm: rank {}: paused: {text}", partition.name().rank));
                 self.set_state(State::Paused, Some(text.clone()));
                 Err(Refusal::new(500, text))
             }
-            source::Outcome::Failed { error, report } => {
+            (source::Outcome::Failed { error, report }, None) => {
                 self.note_dirty(&report);
                 // It may have ended meanwhile; then it stays ended.
                 let _ = self.step(&[State::Migrating], State::Running, "go on");
@@ -274,7 +296,7 @@ impl Host {
                     format!("the migration failed and the partition goes on here: {}", one_line(&error)),
                 ))
             }
-            source::Outcome::InDoubt { error, .. } => {
+            (source::Outcome::InDoubt { error, .. }, _) => {
                 let text = format!(
                     "the destination did not answer the commit: {}; find out whether it runs at {}, then stop this copy, or resume it with --in-doubt if it does not",
                     one_line(&error),
@@ -321,13 +343,7 @@ impl Host {
             vmm::console::say(format_args!("{}", fault.message));
         }
         let partition = self.partition().ok();
-        {
-            let mut inner = self.lock();
-            if ending != Ending::Released {
-                inner.state = State::Exited;
-                inner.exit_status = Some(status);
-            }
-        }
+        self.note_end(&ending);
         if let Some(partition) = &partition {
             if let Ending::Exit(_) = ending {
                 // What the program sent last may still be in its rings.

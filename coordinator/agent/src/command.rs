@@ -24,6 +24,8 @@ use crate::vmm_api::{self, Migrated, VmmError};
 const START: Duration = Duration::from_secs(20);
 /// An arriving partition gets this long to be complete before it is given up.
 const ARRIVE: Duration = Duration::from_secs(2);
+/// How long the process of a program that has ended may stay.
+const ENDING: Duration = Duration::from_secs(5);
 /// Linux's limit of a Unix socket's path.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -299,6 +301,10 @@ async fn migrate(
             Outcome::Moved(report)
         }
         Migrated::NotMoved(reason) => Outcome::NotMoved { reason },
+        Migrated::Ended(reason) => {
+            partition.wait_end(ENDING).await;
+            Outcome::NotMoved { reason }
+        }
         Migrated::InDoubt(reason) => Outcome::InDoubt { reason },
     };
     if !matches!(outcome, Outcome::Moved(_)) {

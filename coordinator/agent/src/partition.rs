@@ -124,6 +124,16 @@ impl Partition {
         }
     }
 
+    /// Waits until its process has ended, for at most `longest`.
+    pub(crate) async fn wait_end(&self, longest: Duration) {
+        let end = async {
+            while self.known().end.is_none() {
+                let _ = tokio::time::timeout(LOOK, self.changed()).await;
+            }
+        };
+        let _ = tokio::time::timeout(longest, end).await;
+    }
+
     /// Nothing is left to be said about it.
     pub(crate) fn is_over(&self) -> bool {
         self.known().end_acknowledged && self.stdout.is_done() && self.stderr.is_done() && self.vmm.is_done()

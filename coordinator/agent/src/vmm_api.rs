@@ -166,6 +166,8 @@ struct VmmMoveReport {
 pub(crate) enum Migrated {
     Moved(MoveReport),
     NotMoved(String),
+    /// The program ended before it could move; its process is about to end as well.
+    Ended(String),
     InDoubt(String),
 }
 
@@ -282,6 +284,7 @@ pub(crate) async fn migrate(socket: &Path, request: serde_json::Value) -> Migrat
             Migrated::Moved(report.map(move_report).unwrap_or_default())
         }
         // Refused or failed: the partition goes on here.
+        StatusCode::GONE => Migrated::Ended(error_text(status, &body)),
         StatusCode::BAD_GATEWAY => Migrated::NotMoved(error_text(status, &body)),
         status if status.is_client_error() => Migrated::NotMoved(error_text(status, &body)),
         _ => Migrated::InDoubt(error_text(status, &body)),

@@ -244,14 +244,24 @@ impl Cluster {
                 }
                 Effect::InDoubt(reason) => self.record(now_ms, Record::MoveInDoubt { id, reason }),
                 Effect::Done(measured) => self.close(now_ms, id, &order, Record::MoveDone { id, measured }),
-                Effect::Failed(reason) => self.close(now_ms, id, &order, Record::MoveFailed { id, reason }),
+                Effect::Failed(reason) => {
+                    let ended = self.has_ended(&order);
+                    self.close(now_ms, id, &order, Record::MoveFailed { id, reason, ended });
+                }
                 Effect::Abandon(reason) => {
-                    self.close(now_ms, id, &order, Record::MoveFailed { id, reason: reason.clone() });
+                    let record = Record::MoveFailed { id, reason: reason.clone(), ended: true };
+                    self.close(now_ms, id, &order, record);
                     let reason = format!("move {id} of rank {}: {reason}", order.rank);
                     self.end_application(now_ms, &order.application, 1, Some(reason));
                 }
             }
         }
+    }
+
+    /// Nothing of the partition is left that could go on where it was.
+    fn has_ended(&self, order: &Move) -> bool {
+        let application = self.state.applications.get(&order.application);
+        !application.is_some_and(Application::is_live) || self.side(order, Side::Source).has_ended()
     }
 
     fn close(&mut self, now_ms: u64, id: MoveId, order: &Move, record: Record) {
