@@ -37,6 +37,11 @@ fn a_standby_takes_over_from_a_killed_leader_and_applications_go_on() -> Result 
         let answer = it.client_of(0, &["hosts"])?;
         Ok(String::from_utf8_lossy(&answer.stderr).contains("this coordinator is a standby"))
     })?;
+    // Nothing runs on the other host, so nobody has waited for its agent to find the new leader.
+    cluster.wait("both hosts", 20, |it| {
+        let hosts = it.json(&["hosts"])?;
+        Ok(hosts.as_array().is_some_and(|all| all.iter().all(|host| !host["silent_s"].is_null())))
+    })?;
     migrate(&cluster, &id, "a")?;
     assert_eq!(cluster.partition(0)?["epoch"], 3);
     let starts = cluster.kinds()?.iter().filter(|kind| *kind == "coordinator-started").count();

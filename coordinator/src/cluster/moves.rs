@@ -108,8 +108,14 @@ impl Cluster {
             return Err(refusal(order, "it is there already"));
         }
         let usable = self.state.hosts.get(&order.to).is_some_and(|host| !host.lost);
-        let Some(seen) = self.view.hosts.get(&order.to).filter(|_| usable) else {
+        if !usable {
             return Err(refusal(order, "that host is not there; `coordinator hosts` lists them"));
+        }
+        let Some(seen) = self.view.hosts.get(&order.to) else {
+            return Err(refusal(
+                order,
+                "this coordinator has not heard of that host since it began; try again",
+            ));
         };
         let needed =
             application.specification.component(order.rank).map_or(0, |component| component.memory_bytes);

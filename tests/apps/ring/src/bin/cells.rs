@@ -5,6 +5,7 @@
 //! A step needs a sum over all cells, modulo 2^64, so that a cell that is lost or computed twice changes everything after it.
 //! Nothing on standard output depends on who has which cells, nor on the number of ranks.
 
+use std::io::Write;
 use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -17,6 +18,13 @@ use partita::Partita;
 
 const USAGE: &str =
     "usage: cells [--size CELLS] [--steps S] [--seed X] [--work W0,W1,...] [--balance K] [--progress]";
+
+/// A line on standard error in one piece: `eprintln` writes its parts one by one, and ranks would mix theirs.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = std::io::stderr().write_all(format!("cells: {}\n", format_args!($($text)*)).as_bytes());
+    }};
+}
 
 struct Options {
     /// Number of cells.
@@ -106,7 +114,7 @@ fn run(world: &SimpleCommunicator, options: &Options) -> Result<Vec<u64>, partit
             world.all_reduce_into(&changed, &mut any, SystemOperation::max());
             if any != 0 {
                 cells = gather(world, &cells, options.size)[at(&wanted)].to_vec();
-                eprintln!("cells: step {step}: rank {rank} has {} to {}", wanted.start, wanted.end);
+                say!("step {step}: rank {rank} has {} to {}", wanted.start, wanted.end);
                 units.take(wanted)?;
             }
         }
@@ -119,26 +127,26 @@ fn run(world: &SimpleCommunicator, options: &Options) -> Result<Vec<u64>, partit
 
 fn main() -> ExitCode {
     let Some(universe) = mpi::initialize() else {
-        eprintln!("cells: MPI is initialised already");
+        say!("MPI is initialised already");
         return ExitCode::FAILURE;
     };
     let world = universe.world();
     let Some(options) = parse() else {
         if world.rank() == 0 {
-            eprintln!("cells: {USAGE}");
+            say!("{USAGE}");
         }
         world.abort(2);
     };
     let start = Instant::now();
     let cells = run(&world, &options).unwrap_or_else(|error| {
-        eprintln!("cells: {error}");
+        say!("{error}");
         world.abort(1)
     });
     if world.rank() == 0 {
         let checksum = cells.iter().fold(0, |sum, &cell| advance(cell, sum));
         let Options { size, steps, seed, .. } = options;
         println!("cells: size {size} steps {steps} seed {seed} checksum 0x{checksum:016x}");
-        eprintln!("cells: {:.3} s", start.elapsed().as_secs_f64());
+        say!("{:.3} s", start.elapsed().as_secs_f64());
     }
     ExitCode::SUCCESS
 }
