@@ -68,10 +68,6 @@ pub struct RunArgs {
     /// Where its fabric listens: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the control socket)
     #[arg(long, value_name = "ADDR", requires = "rank", help_heading = "One rank of an application")]
     pub fabric: Option<Address>,
-    /// Where the Unix sockets of the application's partitions on this host are, an absolute path with {rank} and {epoch} in
-    /// it: with a --fabric of a network, rings are shared with those. This one's is beside the control socket
-    #[arg(long, value_name = "PATTERN", requires = "fabric", help_heading = "One rank of an application")]
-    pub neighbours: Option<Neighbours>,
     /// Allow plain connections from and to other machines
     #[arg(long, help_heading = "One rank of an application")]
     pub insecure: bool,
@@ -88,11 +84,15 @@ pub struct RunArgs {
 }
 
 /// How messages go between partitions of one machine.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RingsArgs {
     /// Messages between partitions of this machine: through shared memory, or carried by their vmm's
     #[arg(long, value_enum, default_value_t = Rings::Direct)]
     pub rings: Rings,
+    /// Where the Unix sockets of the application's partitions on this host are, an absolute path with {rank} and {epoch} in
+    /// it: with a --fabric of a network, rings are shared with those. This one's is beside the control socket
+    #[arg(long, value_name = "PATTERN", requires = "fabric")]
+    pub neighbours: Option<Neighbours>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,7 +104,7 @@ pub enum Rings {
 }
 
 impl RingsArgs {
-    pub fn shares(self) -> bool {
+    pub fn shares(&self) -> bool {
         self.rings == Rings::Direct
     }
 }
@@ -123,10 +123,6 @@ pub struct ReceiveArgs {
     /// control socket)
     #[arg(long, value_name = "ADDR")]
     pub fabric: Option<Address>,
-    /// Where the Unix sockets of the application's partitions on this host are, an absolute path with {rank} and {epoch} in
-    /// it: with a --fabric of a network, rings are shared with those. This one's is beside the control socket
-    #[arg(long, value_name = "PATTERN", requires = "fabric")]
-    pub neighbours: Option<Neighbours>,
     /// Processors it may use, like 0-3,7
     #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
     pub cpus: Option<CpuList>,

@@ -23,7 +23,7 @@ pub fn receive(arguments: &ReceiveArgs) -> Outcome {
     let fabric = arguments.fabric.clone().unwrap_or_else(|| Address::Unix(beside.clone()));
     let (socket, credentials) = bind_fabric(&fabric, &arguments.tls, arguments.insecure)?;
     let fabric = socket.address().map_err(|e| Failure::failed(format!("--fabric {fabric}: {e}")))?;
-    let beside = bind_beside(arguments.neighbours.as_ref(), &fabric, &beside)?;
+    let beside = bind_beside(arguments.rings.neighbours.as_ref(), &fabric, &beside)?;
     let identity = arguments.tls.identity().map_err(|e| Failure::usage(one_line(&e)))?;
     let security = Security { insecure: arguments.insecure, identity };
     let listener = Listener::bind(&arguments.listen, &security).map_err(|e| Failure::usage(one_line(&e)))?;

@@ -124,7 +124,7 @@ pub fn run(arguments: &RunArgs, started_ns: u64) -> Outcome {
     vmm::kvm::check().map_err(|e| Failure::usage(one_line(&e)))?;
     let (socket, credentials) = bind_fabric(&listen, &arguments.tls, arguments.insecure)?;
     let listen = socket.address().map_err(|e| Failure::failed(format!("--fabric {listen}: {e}")))?;
-    let beside = bind_beside(arguments.neighbours.as_ref(), &listen, &fabric_path)?;
+    let beside = bind_beside(arguments.rings.neighbours.as_ref(), &listen, &fabric_path)?;
     let (host, ended) = Host::new(Some(listen.to_string()), arguments.tls.clone());
     stop_on_signals(&host)?;
     let mut argv = vec![arguments.elf.display().to_string()];

@@ -283,8 +283,8 @@ pub(crate) async fn migrate(socket: &Path, request: serde_json::Value) -> Migrat
             let report = serde_json::from_slice::<VmmMoveReport>(&body).ok();
             Migrated::Moved(report.map(move_report).unwrap_or_default())
         }
-        // Refused or failed: the partition goes on here.
         StatusCode::GONE => Migrated::Ended(error_text(status, &body)),
+        // Refused or failed: the partition goes on here.
         StatusCode::BAD_GATEWAY => Migrated::NotMoved(error_text(status, &body)),
         status if status.is_client_error() => Migrated::NotMoved(error_text(status, &body)),
         _ => Migrated::InDoubt(error_text(status, &body)),
