@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::{Bench, Process, Result, binaries, is_emulated, limit, wait_for};
+use crate::{Bench, Process, Result, State, binaries, is_emulated, limit, wait_for};
 
 /// The processes. They end with it.
 #[derive(Debug)]
@@ -218,23 +218,40 @@ impl<'a> Cluster<'a> {
         Ok(shared)
     }
 
-    /// Looks at all partitions through their own control sockets, without the coordinator: every rank runs at most once.
+    /// Looks at all partitions through their own control sockets, without the coordinator: once a later epoch of a rank has
+    /// run, no earlier one runs.
+    ///
+    /// The sockets are asked one after another, so a rank that moves meanwhile may well be seen at both ends, and its
+    /// source says "migrating" until the destination has answered the commit. What counts is what an earlier epoch says
+    /// *after* a later one has run.
     pub fn assert_one_owner_each(&self) -> Result {
-        let mut running = BTreeMap::new();
+        let mut owners: BTreeMap<String, BTreeMap<u64, PathBuf>> = BTreeMap::new();
         for path in self.controls() {
-            let Ok(status) = crate::Control::at(&path).raw_status(self.bench) else { continue };
-            if status["state"] == "running" || status["state"] == "migrating" {
+            let Ok(status) = crate::Control::at(&path).status(self.bench) else { continue };
+            if matches!(status.state, State::Running | State::Migrating) {
                 // APPLICATION.RANK.EPOCH/rank-RANK.sock
                 let directory = path.parent().and_then(|it| it.file_name()?.to_str()).unwrap_or_default();
                 let rank = directory.rsplit_once('.').map_or(directory, |(rank, _)| rank).to_owned();
-                if let Some(other) = running.insert(rank.clone(), path.clone()) {
-                    return Err(format!(
-                        "rank {rank} runs twice: {} and {}",
-                        other.display(),
-                        path.display()
-                    )
-                    .into());
+                if let Some(other) = owners.entry(rank).or_default().insert(status.epoch, path.clone()) {
+                    let (epoch, path, other) = (status.epoch, path.display(), other.display());
+                    return Err(format!("epoch {epoch} is that of {other} and of {path}").into());
                 }
+            }
+        }
+        for (rank, mut epochs) in owners {
+            let latest = epochs.pop_last();
+            for earlier in epochs.into_values() {
+                let what = format!("rank {rank} to be given up by {}", earlier.display());
+                wait_for(&what, 30, || {
+                    let state =
+                        crate::Control::at(&earlier).status(self.bench).ok().map(|status| status.state);
+                    match has_given_up(state) {
+                        Some(false) => {
+                            Err(format!("rank {rank} runs twice: {earlier:?} and {latest:?}").into())
+                        }
+                        given_up => Ok(given_up.map(drop)),
+                    }
+                })?;
             }
         }
         Ok(())
@@ -259,6 +276,16 @@ impl<'a> Cluster<'a> {
             self.assert_one_owner_each()?;
             std::thread::sleep(limit(1) / 4);
         }
+    }
+}
+
+/// Whether the process of an epoch that a later one has followed keeps away from its rank, by what it says it does (nothing if
+/// it is gone); `None` while that is open.
+fn has_given_up(state: Option<State>) -> Option<bool> {
+    match state {
+        Some(State::Running) => Some(false),
+        Some(State::Migrating) => None,
+        _ => Some(true),
     }
 }
 
