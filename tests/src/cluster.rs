@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::http::Server;
 use crate::{Bench, Process, Result, State, binaries, is_emulated, limit, wait_for};
 
 /// The processes. They end with it.
@@ -59,7 +60,7 @@ impl<'a> Cluster<'a> {
         }
         let count = agents.len();
         wait_for("all hosts", 10, || {
-            Ok(cluster.json(&["hosts"])?.as_array().is_some_and(|hosts| hosts.len() == count).then_some(()))
+            Ok(cluster.get("/v1/hosts")?.as_array().is_some_and(|hosts| hosts.len() == count).then_some(()))
         })?;
         Ok(cluster)
     }
@@ -126,6 +127,11 @@ impl<'a> Cluster<'a> {
         Ok(serde_json::from_slice(&done.stdout)?)
     }
 
+    /// What its API answers.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        Server::Port(self.port).get(path)
+    }
+
     /// Starts `submit --wait`.
     pub fn submit(&self, manifest: &Path) -> Result<Process> {
         self.bench.start(self.command(&["submit", "--wait", &manifest.display().to_string()])?, "submit")
@@ -139,7 +145,7 @@ impl<'a> Cluster<'a> {
     /// Waits until every rank of the only application runs; process ids of their `vmm`s.
     pub fn wait_running(&self, ranks: usize) -> Result<Vec<i32>> {
         wait_for("every rank to run", 15, || {
-            let partitions = self.json(&["partitions"])?;
+            let partitions = self.get("/v1/partitions")?;
             let list = partitions.as_array().map(Vec::as_slice).unwrap_or_default();
             let running = list.iter().filter(|it| it["state"] == "running");
             let pids: Vec<_> = running.filter_map(|it| it["pid"].as_i64().map(|pid| pid as i32)).collect();
@@ -168,7 +174,7 @@ impl<'a> Cluster<'a> {
 
     /// Host of every rank of an application.
     pub fn placement(&self, application: &str) -> Result<BTreeMap<u64, String>> {
-        let partitions = self.json(&["partitions"])?;
+        let partitions = self.get("/v1/partitions")?;
         let list = partitions.as_array().map(Vec::as_slice).unwrap_or_default();
         let of_it = list.iter().filter(|it| it["application"] == application);
         let place = |it: &Value| Some((it["rank"].as_u64()?, it["host"].as_str()?.to_owned()));
@@ -210,7 +216,7 @@ impl<'a> Cluster<'a> {
                 continue;
             }
             // The process may end at this moment.
-            let Ok(counters) = crate::Control::at(&path).counters(self.bench) else { continue };
+            let Ok(counters) = crate::Control::at(&path).counters() else { continue };
             let peers = counters["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
             let to = peers.iter().filter(|peer| peer["shared"] == true);
             shared.extend(to.filter_map(|peer| peer["rank"].as_u64()));
@@ -227,7 +233,7 @@ impl<'a> Cluster<'a> {
     pub fn assert_one_owner_each(&self) -> Result {
         let mut owners: BTreeMap<String, BTreeMap<u64, PathBuf>> = BTreeMap::new();
         for path in self.controls() {
-            let Ok(status) = crate::Control::at(&path).status(self.bench) else { continue };
+            let Ok(status) = crate::Control::at(&path).status() else { continue };
             if matches!(status.state, State::Running | State::Migrating) {
                 // APPLICATION.RANK.EPOCH/rank-RANK.sock
                 let directory = path.parent().and_then(|it| it.file_name()?.to_str()).unwrap_or_default();
@@ -243,8 +249,7 @@ impl<'a> Cluster<'a> {
             for earlier in epochs.into_values() {
                 let what = format!("rank {rank} to be given up by {}", earlier.display());
                 wait_for(&what, 30, || {
-                    let state =
-                        crate::Control::at(&earlier).status(self.bench).ok().map(|status| status.state);
+                    let state = crate::Control::at(&earlier).status().ok().map(|status| status.state);
                     match has_given_up(state) {
                         Some(false) => {
                             Err(format!("rank {rank} runs twice: {earlier:?} and {latest:?}").into())

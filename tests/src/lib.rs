@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod binaries;
 pub mod cluster;
+pub mod http;
 pub mod partition;
 pub mod placement;
 pub mod process;
@@ -56,7 +57,7 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Resu
         if Instant::now() >= end {
             return Err(format!("waited {:?} in vain for {what}", limit(seconds)).into());
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(limit(1) / 200);
     }
 }
 

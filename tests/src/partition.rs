@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::http::Server;
 use crate::process::Finished;
 use crate::{Bench, Process, Result, wait_for};
 
@@ -55,32 +56,26 @@ impl Control {
         Self { socket: socket.to_owned() }
     }
 
-    fn ctl(&self, bench: &Bench, arguments: &[&str], seconds: u64) -> Result<Finished> {
-        let mut command = bench.vmm(["ctl"])?;
-        command.arg(&self.socket).args(arguments).arg("--json");
-        bench.run(command, "ctl", None, seconds)
+    fn get(&self, path: &str) -> Result<Value> {
+        Server::Socket(self.socket.clone()).get(path)
     }
 
     /// What it does now. An error if nobody answers.
-    pub fn status(&self, bench: &Bench) -> Result<Status> {
-        Ok(serde_json::from_value(self.raw_status(bench)?)?)
+    pub fn status(&self) -> Result<Status> {
+        Ok(serde_json::from_value(self.raw_status()?)?)
     }
 
     /// All of `GET /v1/status`.
-    pub fn raw_status(&self, bench: &Bench) -> Result<Value> {
-        let done = self.ctl(bench, &["status"], 10)?;
-        if done.status != 0 {
-            return Err(format!("status of {}: {}", self.socket.display(), done.stderr).into());
-        }
-        Ok(serde_json::from_slice(&done.stdout)?)
+    pub fn raw_status(&self) -> Result<Value> {
+        self.get("/v1/status")
     }
 
     /// Waits until it answers and is in one of `states`.
-    pub fn wait_until(&self, bench: &Bench, states: &[State], seconds: u64) -> Result<Status> {
+    pub fn wait_until(&self, states: &[State], seconds: u64) -> Result<Status> {
         let mut last = String::new();
         let what = format!("{} to be {states:?}", self.socket.display());
         wait_for(&what, seconds, || {
-            let status = if self.socket.exists() { self.status(bench) } else { Err("no socket".into()) };
+            let status = if self.socket.exists() { self.status() } else { Err("no socket".into()) };
             last = format!("{status:?}");
             Ok(status.ok().filter(|status| states.contains(&status.state)))
         })
@@ -88,8 +83,8 @@ impl Control {
     }
 
     /// Counters.
-    pub fn counters(&self, bench: &Bench) -> Result<Value> {
-        Ok(serde_json::from_slice(&self.ctl(bench, &["counters"], 10)?.stdout)?)
+    pub fn counters(&self) -> Result<Value> {
+        self.get("/v1/counters")
     }
 
     /// Starts `migrate` and returns its process.
@@ -99,9 +94,11 @@ impl Control {
         bench.start(command, "migrate")
     }
 
-    /// Anything else, to its end.
+    /// Anything else by `vmm ctl`, to its end.
     pub fn order(&self, bench: &Bench, arguments: &[&str]) -> Result<Finished> {
-        self.ctl(bench, arguments, 10)
+        let mut command = bench.vmm(["ctl"])?;
+        command.arg(&self.socket).args(arguments).arg("--json");
+        bench.run(command, "ctl", None, 10)
     }
 }
 
@@ -127,9 +124,8 @@ impl Receiver {
         }
         let process = bench.start(command, &format!("receive-{number}"))?;
         let control = Control::at(&socket);
-        let status = control
-            .wait_until(bench, &[State::Waiting], 10)
-            .map_err(|e| format!("{e}\n{}", process.describe()))?;
+        let status =
+            control.wait_until(&[State::Waiting], 10).map_err(|e| format!("{e}\n{}", process.describe()))?;
         Ok(Self { process, control, listen: status.listen.ok_or("it listens nowhere")? })
     }
 }

@@ -33,11 +33,11 @@ struct Moving {
 
 impl Moving {
     /// It awaits its switch-over, or has come to an end.
-    fn is_ready(&mut self, bench: &Bench) -> Result<Option<()>> {
+    fn is_ready(&mut self) -> Result<Option<()>> {
         if self.migrate.status()?.is_some() {
             return Ok(Some(()));
         }
-        let awaits = self.from.raw_status(bench).is_ok_and(|status| status["awaits_switch"] == true);
+        let awaits = self.from.raw_status().is_ok_and(|status| status["awaits_switch"] == true);
         Ok(awaits.then_some(()))
     }
 }
@@ -57,9 +57,7 @@ impl<'a> Roaming<'a> {
         let launcher = bench.start(command, program)?;
         let controls: Vec<_> = (0..ranks).map(|rank| Control::of_rank(bench, rank)).collect();
         for control in &controls {
-            control
-                .wait_until(bench, &[State::Running], 10)
-                .map_err(|e| format!("{e}\n{}", launcher.describe()))?;
+            control.wait_until(&[State::Running], 10).map_err(|e| format!("{e}\n{}", launcher.describe()))?;
         }
         let owners = vec![None; controls.len()];
         Ok(Self {
@@ -114,7 +112,7 @@ impl<'a> Roaming<'a> {
         }
         if together {
             for it in &mut moving {
-                wait_for("a move that awaits its switch-over", 30, || it.is_ready(self.bench))?;
+                wait_for("a move that awaits its switch-over", 30, || it.is_ready())?;
             }
             for it in &moving {
                 // One that has failed is found below.

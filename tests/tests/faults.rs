@@ -72,9 +72,7 @@ impl<'a> Scene<'a> {
         }
         let source = bench.start(command, "source")?;
         let control = Control::of_rank(bench, 0);
-        control
-            .wait_until(bench, &[State::Running], 10)
-            .map_err(|e| format!("{e}\n{}", source.describe()))?;
+        control.wait_until(&[State::Running], 10).map_err(|e| format!("{e}\n{}", source.describe()))?;
         let destination = Receiver::start(bench, 0, &[], (!at_source).then_some(&hold))?;
         let proxy = Proxy::start(&destination.listen)?;
         Ok(Self { bench, hold, at_source, source, control, destination, proxy })
@@ -101,7 +99,7 @@ impl<'a> Scene<'a> {
         for (slot, (process, control)) in found.iter_mut().zip(pairs) {
             if process.status()?.is_none() {
                 // It may end between the two questions.
-                *slot = control.status(self.bench).ok();
+                *slot = control.status().ok();
             }
         }
         Ok(found)
@@ -329,7 +327,7 @@ fn start_endless_storm(bench: &Bench) -> Result<Process> {
     command.args(["--seconds", "3600", "--max-bytes", "10000"]);
     let launcher = bench.start(command, "launcher")?;
     for rank in 0..2 {
-        Control::of_rank(bench, rank).wait_until(bench, &[State::Running], 10)?;
+        Control::of_rank(bench, rank).wait_until(&[State::Running], 10)?;
     }
     Ok(launcher)
 }
@@ -338,7 +336,14 @@ fn start_endless_storm(bench: &Bench) -> Result<Process> {
 fn a_killed_rank_ends_the_application() -> Result {
     let bench = Bench::new()?;
     let mut launcher = start_endless_storm(&bench)?;
-    let pid = Control::of_rank(&bench, 1).status(&bench)?.pid;
+    let control = Control::of_rank(&bench, 1);
+    let pid = control.status()?.pid;
+    // What people see is what the tests see.
+    let shown = control.order(&bench, &["status"])?;
+    let shown_pid = serde_json::from_slice::<serde_json::Value>(&shown.stdout)?["pid"].as_i64();
+    if shown.status != 0 || shown_pid != Some(pid.into()) {
+        return Err(format!("vmm ctl status: {} {shown_pid:?} {}", shown.status, shown.stderr).into());
+    }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
     let start = std::time::Instant::now();
     let status = launcher.wait(5)?;
