@@ -9,8 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use migrator::clock;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::error::BenchError;
 
@@ -31,17 +33,13 @@ fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP end every child, so that whoever waits for one gets an error and cleans up. Call it
-/// before there are threads. (Rust's `Command` gives children an empty signal mask.)
+/// From now on SIGINT, SIGTERM and SIGHUP end every child, so that whoever waits for one gets an error and cleans up. By
+/// handlers, not by a mask: children would inherit that, and a QEMU that cannot be asked to end has to be killed.
 pub fn watch_signals() {
-    let mut signals = SigSet::empty();
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
-    // Without the mask the signals do what they do to any program.
-    if signals.thread_block().is_err() {
-        return;
-    }
+    // Without handlers the signals do what they do to any program.
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
     std::thread::spawn(move || {
-        while signals.wait().is_ok() {
+        for _ in signals.forever() {
             let again = INTERRUPTED.swap(true, Ordering::SeqCst);
             let how = if again { Signal::SIGKILL } else { Signal::SIGTERM };
             children().iter().for_each(|pid| signal(*pid, how));
