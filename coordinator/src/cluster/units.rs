@@ -109,6 +109,7 @@ impl Cluster {
         Some((total?, marks))
     }
 
+    /// One look at an application: compares where its ranks stand with where they stood a window ago.
     fn watch(
         &mut self,
         now_ms: u64,
@@ -118,31 +119,49 @@ impl Cluster {
         sharing: &mut Sharing,
     ) {
         self.tell_shares(now_ms, id, &marks, sharing);
-        let same = marks.len() == sharing.marks.len()
-            && marks.iter().zip(&sharing.marks).all(|(now, before)| now.continues(before));
-        if !same {
-            let moved = marks.len() == sharing.marks.len()
-                && marks.iter().zip(&sharing.marks).any(|(now, before)| now.epoch != before.epoch);
-            if moved {
-                sharing.blamed = 0;
-            }
-            if marks.iter().zip(&sharing.marks).any(|(now, before)| now.count != before.count) {
-                self.model.forget(id);
-            }
-            (sharing.marks, sharing.since_ms) = (marks, now_ms);
+        let pairs = || marks.iter().zip(&sharing.marks);
+        if marks.len() != sharing.marks.len() || !pairs().all(|(now, before)| now.continues(before)) {
+            self.start_again(now_ms, id, marks, sharing);
             return;
         }
         let window_ms = self.window_ms() << sharing.small.min(DOUBLINGS_MAX);
         if now_ms.saturating_sub(sharing.since_ms) < window_ms {
             return;
         }
-        let pairs = (0..).zip(marks.iter().zip(&sharing.marks));
-        let works: Option<Vec<Work>> =
-            pairs.map(|(rank, (now, before))| now.work_since(before, rank)).collect();
-        let Some(works) = works else { return };
+        let works = (0..).zip(pairs()).map(|(rank, (now, before))| now.work_since(before, rank));
+        let Some(works) = works.collect::<Option<Vec<Work>>>() else { return };
         (sharing.marks, sharing.since_ms) = (marks, now_ms);
         let movable = sharing.blamed < BLAMED_MAX && self.can_move(id);
-        let Some(judgement) = shares::judge(total, &works, movable) else { return };
+        if let Some(judgement) = shares::judge(total, &works, movable) {
+            self.follow(now_ms, id, &judgement, &works, sharing);
+            sharing.judgement = Some(judgement);
+        }
+    }
+
+    /// Something is not as it was when the window began: the next one begins.
+    fn start_again(&mut self, now_ms: u64, id: &ApplicationId, marks: Vec<Mark>, sharing: &mut Sharing) {
+        let pairs = || marks.iter().zip(&sharing.marks);
+        let has_moved =
+            marks.len() == sharing.marks.len() && pairs().any(|(now, before)| now.epoch != before.epoch);
+        let is_shared_anew = pairs().any(|(now, before)| now.count != before.count);
+        if has_moved {
+            sharing.blamed = 0;
+        }
+        if is_shared_anew {
+            self.model.forget(id);
+        }
+        (sharing.marks, sharing.since_ms) = (marks, now_ms);
+    }
+
+    /// Pulls the lever that a window asks for, the units only when it is worth it.
+    fn follow(
+        &mut self,
+        now_ms: u64,
+        id: &ApplicationId,
+        judgement: &Judgement,
+        works: &[Work],
+        sharing: &mut Sharing,
+    ) {
         match judgement.lever {
             Lever::None => (sharing.blamed, sharing.asked) = (0, 0),
             Lever::Partitions => (sharing.blamed, sharing.asked) = (sharing.blamed + 1, 0),
@@ -152,11 +171,10 @@ impl Cluster {
                 if large || sharing.asked > 1 {
                     (sharing.blamed, sharing.asked) = (0, 0);
                     sharing.small = if large { 0 } else { sharing.small + 1 };
-                    self.record_shares(now_ms, id, &judgement, &works);
+                    self.record_shares(now_ms, id, judgement, works);
                 }
             }
         }
-        sharing.judgement = Some(judgement);
     }
 
     /// What is judged by, in milliseconds.
