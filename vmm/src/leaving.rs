@@ -1,9 +1,11 @@
 //! A partition that leaves: the migrator's source verbs in terms of [`Partition`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use migrator::partition::{Description, MachineError, Moment, PAGE_SIZE, Region, Share, SourceMachine};
+use migrator::partition::{
+    Description, MachineError, Moment, PAGE_SIZE, Region, SWITCH_COST_ASSUMED, Share, SourceMachine,
+};
 use vmm::partition::Partition;
 
 use crate::hold::hold;
@@ -15,12 +17,14 @@ const MOMENT_LOOK: Duration = Duration::from_micros(50);
 pub struct Source {
     partition: Arc<Partition>,
     regions: [(u64, u64); 3],
+    /// What saving took when it was tried, in ascending order.
+    rehearsed: Mutex<Vec<Duration>>,
 }
 
 impl Source {
     pub fn new(partition: Arc<Partition>) -> Self {
         let regions = partition.memory().layout().regions();
-        Self { partition, regions }
+        Self { partition, regions, rehearsed: Mutex::default() }
     }
 }
 
@@ -63,6 +67,17 @@ impl SourceMachine for Source {
 
     fn throttle(&self, share: Share) -> Result<(), MachineError> {
         Ok(self.partition.throttle(share.part())?)
+    }
+
+    /// Twice what saving takes, as tried once for every question (the median): there the same state is decoded and set.
+    fn switch_cost(&self) -> Duration {
+        let mut rehearsed = self.rehearsed.lock().unwrap_or_else(PoisonError::into_inner);
+        // An error ends the move where it matters, not here.
+        if let Ok(Some(time)) = self.partition.rehearse_save() {
+            let at = rehearsed.partition_point(|it| *it < time);
+            rehearsed.insert(at, time);
+        }
+        rehearsed.get(rehearsed.len() / 2).map_or(SWITCH_COST_ASSUMED, |median| 2 * *median)
     }
 
     fn await_moment(&self, limit: Duration) -> Option<Moment> {

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use partita_abi::{ABI_VERSION, DOORBELL_ADDRESS, FabricPage};
 use serde::{Deserialize, Serialize};
@@ -441,7 +442,21 @@ impl Partition {
 
     /// The state of a paused partition.
     pub fn save(&self) -> Result<Vec<u8>, PartitionError> {
-        let engine = self.with_vcpu(Vcpu::save)?;
+        self.with_vcpu(Vcpu::save).and_then(|engine| self.encode(engine))
+    }
+
+    /// How long it takes to interrupt the vCPU and to save the state, of a partition that goes on. Nothing while the vCPU is
+    /// throttled: that would be the time for which it is held.
+    pub fn rehearse_save(&self) -> Result<Option<Duration>, PartitionError> {
+        if lock(&self.throttle).is_some() {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        self.with_vcpu(Vcpu::rehearse_save).and_then(|engine| self.encode(engine))?;
+        Ok(Some(start.elapsed()))
+    }
+
+    fn encode(&self, engine: EngineState) -> Result<Vec<u8>, PartitionError> {
         let saved = Saved {
             version: STATE_VERSION,
             engine,

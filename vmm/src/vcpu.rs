@@ -93,6 +93,7 @@ enum Command {
     Pause(Sender<()>),
     Resume(Sender<()>),
     Save(Sender<Result<EngineState, VcpuError>>),
+    RehearseSave(Sender<Result<EngineState, VcpuError>>),
     ReadOnlyFiles(Sender<crate::linux::ReadOnly>),
     Run(Once),
     Stop(Ending),
@@ -366,6 +367,11 @@ impl Vcpu {
         self.ask(Command::Save)?
     }
 
+    /// The state as it is between two entries of a vCPU that goes on: old when it comes, good to see what saving takes.
+    pub fn rehearse_save(&self) -> Result<EngineState, VcpuError> {
+        self.ask(Command::RehearseSave)?
+    }
+
     /// The content of the read-only files.
     pub fn read_only_files(&self) -> Result<crate::linux::ReadOnly, VcpuError> {
         self.ask(Command::ReadOnlyFiles)
@@ -464,7 +470,11 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Save(reply) => {
-                    let _ = reply.send(self.save());
+                    let state = if self.paused { self.state() } else { Err(VcpuError::NotPaused) };
+                    let _ = reply.send(state);
+                }
+                Command::RehearseSave(reply) => {
+                    let _ = reply.send(self.state());
                 }
                 Command::ReadOnlyFiles(reply) => {
                     let _ = reply.send(self.engine.linux.files.read_only_content());
@@ -480,10 +490,7 @@ impl Worker {
         }
     }
 
-    fn save(&self) -> Result<EngineState, VcpuError> {
-        if !self.paused {
-            return Err(VcpuError::NotPaused);
-        }
+    fn state(&self) -> Result<EngineState, VcpuError> {
         let mut linux = self.engine.linux.clone();
         linux.files = linux.files.split_read_only().0;
         Ok(EngineState { cpu: self.engine.cpu.save()?, linux, pending_call: self.engine.pending_call })
