@@ -113,6 +113,8 @@ pub enum Tamper {
     Bytes(usize),
     /// Changes every WINDOW, as a hostile destination would.
     Window(Box<dyn Fn(&mut Window) + Send + Sync>),
+    /// None: counts the frames of a kind from the source on.
+    Count(Kind, Arc<AtomicUsize>),
 }
 
 struct Shared {
@@ -177,7 +179,7 @@ impl Proxy {
     pub fn await_it(&self) {
         let start = Instant::now();
         while !self.has_done_it() || self.shared.victim.lock().unwrap().is_some() {
-            assert!(start.elapsed() < Duration::from_secs(20), "the step did not come");
+            assert!(start.elapsed() < super::PATIENCE, "the step did not come");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -323,6 +325,13 @@ impl Shared {
         {
             change(&mut window);
             bytes = Frame::Window { registered_us, window }.encode().unwrap();
+        }
+        if let Tamper::Count(kind, count) = &self.tamper
+            && forth
+            && !hello
+            && bytes[0] == *kind as u8
+        {
+            count.fetch_add(1, SeqCst);
         }
         let Tamper::At(step, harm) = self.tamper else { return self.forward(to, &bytes, forth) };
         if !self.is_at(step, &bytes, hello) || self.done.swap(true, SeqCst) {
