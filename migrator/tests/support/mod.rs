@@ -5,7 +5,7 @@ pub mod proxy;
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -273,6 +273,8 @@ pub struct TestDestination {
     pub opens: bool,
     pub zeroed: bool,
     pub zero_writes: AtomicUsize,
+    /// Pages that came in frames, counted when they are in the memory.
+    pub written: Arc<AtomicU64>,
     pub populated: AtomicU64,
     pub state: Option<Vec<u8>>,
     pub description: Option<Description>,
@@ -287,6 +289,7 @@ impl TestDestination {
             opens: true,
             zeroed,
             zero_writes: AtomicUsize::new(0),
+            written: Arc::default(),
             populated: AtomicU64::new(0),
             state: None,
             description: None,
@@ -345,6 +348,7 @@ impl DestinationMachine for TestDestination {
 
     fn write_pages(&self, index: usize, first_page: u64, data: &[u8]) -> Result<(), MachineError> {
         self.memory[index].write(first_page as usize * PAGE_SIZE, data);
+        self.written.fetch_add((data.len() / PAGE_SIZE) as u64, SeqCst);
         self.verb("write_pages")
     }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Child;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,6 +111,8 @@ pub enum Tamper {
     At(Step, Harm),
     /// Cuts after so many bytes towards the destination, over all connections.
     Bytes(usize),
+    /// The same, but not before this has counted so far: what passed may take a while to get there.
+    BytesThen(usize, Arc<AtomicU64>, u64),
     /// Changes every WINDOW, as a hostile destination would.
     Window(Box<dyn Fn(&mut Window) + Send + Sync>),
     /// None: counts the frames of a kind from the source on.
@@ -376,7 +378,9 @@ impl Shared {
             return true;
         }
         let mut pass = bytes.len();
-        if let (Tamper::Bytes(limit), true, false) = (&self.tamper, forth, self.done.load(SeqCst)) {
+        if let (Tamper::Bytes(limit) | Tamper::BytesThen(limit, ..), true, false) =
+            (&self.tamper, forth, self.done.load(SeqCst))
+        {
             let before = self.bytes.fetch_add(bytes.len(), SeqCst);
             pass = pass.min(limit.saturating_sub(before));
         }
@@ -384,6 +388,12 @@ impl Shared {
         self.passed.fetch_add(1, SeqCst);
         if pass == bytes.len() {
             return written;
+        }
+        if let Tamper::BytesThen(_, count, enough) = &self.tamper {
+            let start = Instant::now();
+            while count.load(SeqCst) < *enough && start.elapsed() < super::PATIENCE {
+                thread::sleep(Duration::from_millis(1));
+            }
         }
         self.done.store(true, SeqCst);
         self.cut_all()
