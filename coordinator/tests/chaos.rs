@@ -202,11 +202,13 @@ impl Chaos {
         let options = Options {
             endpoints: vec![self.cluster.etcd()?.url()],
             prefix: "partita".into(),
-            lease_s: 3,
+            lease_s: 30,
             standby: false,
             identity: "the test".into(),
         };
-        let (_, entries) = Journal::open_in(Box::new(Etcd::campaign(options)?), &"none".parse()?, 0)?;
+        // The lease of the one that was killed may last longer than a campaign.
+        let store = self.cluster.soon("to lead", |_| Ok(Etcd::campaign(options.clone())?))?;
+        let (_, entries) = Journal::open_in(Box::new(store), &"none".parse()?, 0)?;
         let mut state = State::default();
         entries.iter().for_each(|entry| state.apply(entry));
         assert_eq!(state.applications.len(), applications);
