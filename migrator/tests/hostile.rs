@@ -216,7 +216,7 @@ fn random_bytes_after_a_good_beginning_fail_and_never_run() {
         let noise = |random: &mut Random| -> Vec<u8> {
             let mut bytes: Vec<u8> = (0..16 + random.below(400)).map(|_| random.below(256) as u8).collect();
             // Half of them look like frames, so that more than the first byte is reached.
-            if turn % 2 == 0 {
+            if turn.is_multiple_of(2) {
                 bytes[0] = Kind::ALL[random.below(Kind::ALL.len() as u64) as usize] as u8;
                 bytes[1..8].fill(0);
                 bytes[4] = random.below(100) as u8;
