@@ -45,16 +45,17 @@ done
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"; kill $(jobs -p) 2>/dev/null || true' EXIT
 failed=
-declare -A running=()
+declare -A running=() log_of=()
+started=0
 
 # Waits for one file and shows what it printed.
 reap() {
     local status=0 pid=
     wait -n -p pid "${!running[@]}" || status=$?
     echo "== ${running[$pid]}: status $status"
-    cat "$logs/$pid"
+    cat "${log_of[$pid]}"
     [ "$status" = 0 ] || failed="$failed ${running[$pid]}"
-    unset "running[$pid]"
+    unset "running[$pid]" "log_of[$pid]"
 }
 
 for wanted in "$@"; do
@@ -63,9 +64,10 @@ for wanted in "$@"; do
     if [ "$jobs" = 1 ]; then
         run_file "$wanted" || failed="$failed $wanted"
     else
-        run_file "$wanted" >"$logs/new" 2>&1 &
-        running[$!]=$wanted
-        mv "$logs/new" "$logs/$!"
+        # A name of its own: what is started beside opens it some time later.
+        started=$((started + 1))
+        run_file "$wanted" >"$logs/$started" 2>&1 &
+        running[$!]=$wanted log_of[$!]=$logs/$started
     fi
 done
 while [ "${#running[@]}" -gt 0 ]; do reap; done

@@ -2,7 +2,8 @@
 //!
 //! `fake_vmm run … ELF LINES EVERY_MS [FILE]` prints `rank K line I` on stdout (and every tenth on stderr), I from 0 to LINES - 1.
 //! `--env` steers it: `LOAD=0.5` (share of time that counts as run time; `LOAD_K` for rank K), `EXIT=3`, `TALK_K=1,2`, `LINES=FILE`,
-//! `MIGRATE=fail|in-doubt-lost|in-doubt-delivered|in-doubt-both|die-after-delivery` (once per partition), `MIGRATE_MS=200`.
+//! `MIGRATE=fail|in-doubt-lost|in-doubt-delivered|in-doubt-both|die-after-delivery` (once per partition), `MIGRATE_MS=200`,
+//! `MIGRATE_UNTIL=FILE` (a move does not get beyond its middle before there is FILE).
 //! With a third argument, FILE, it goes on after its lines until there is FILE: no end overtakes a test on a slow machine.
 
 use std::collections::BTreeMap;
@@ -289,6 +290,10 @@ async fn migrate(State(machine): State<Shared>, Json(request): Json<Value>) -> (
     let copy = moving.env.get("MIGRATE_MS").and_then(|it| it.parse().ok()).unwrap_or(0);
     lock(&machine).state = "migrating";
     tokio::time::sleep(Duration::from_millis(copy)).await;
+    let until = moving.env.get("MIGRATE_UNTIL").map(PathBuf::from);
+    while until.as_ref().is_some_and(|file| !file.exists()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     {
         let mut machine = lock(&machine);
         machine.account();

@@ -15,7 +15,7 @@ use coordinator::state::{MovePhase, Phase, State};
 use coordinator::store::etcd::{Etcd, Options};
 use nix::sys::signal::Signal;
 
-const CALM: &[&str] = &["--imbalance-threshold=1000000", "--host-timeout-s=10"];
+const CALM: &[&str] = &["--imbalance-threshold=1000000", "--host-timeout-s=60"];
 const HOSTS: [&str; 3] = ["a", "b", "c"];
 const RANKS: u64 = 2;
 
@@ -57,23 +57,23 @@ impl Chaos {
         );
         let manifest = self.cluster.held_manifest(u32::try_from(RANKS)?, 1_000_000, 5, &more)?;
         let mut id = String::new();
-        self.cluster.wait("it is taken", 40, |it| {
+        self.cluster.wait("it is taken", |it| {
             id = it.submit(&manifest)?;
             Ok(true)
         })?;
-        self.cluster.wait_state(&id, "running", 40)?;
+        self.cluster.wait_state(&id, "running")?;
         self.id = id;
         Ok(())
     }
 
     /// One move, and something that is killed at some time during it.
     fn step(&mut self) -> Result {
-        self.cluster.wait("a leader", 40, |it| Ok(it.leader()?.is_some()))?;
-        if self.cluster.app(&self.id)?["exit_status"].is_number() {
+        let app = self.cluster.soon("the application", |it| it.app(&self.id))?;
+        if app["exit_status"].is_number() {
             self.submit()?;
         }
         let rank = self.random.below(RANKS);
-        let from = self.host_of(rank)?;
+        let from = self.cluster.soon("where it is", |_| self.host_of(rank))?;
         let others: Vec<&str> = HOSTS.into_iter().filter(|host| *host != from).collect();
         let to = others[usize::try_from(self.random.below(others.len() as u64))?];
         let mut order = self.cluster.command(&["migrate", &self.id, &rank.to_string(), to]);
@@ -103,7 +103,7 @@ impl Chaos {
         order.wait()?;
         let hit = self.hit.contains(&self.id);
         let id = self.id.clone();
-        self.cluster.wait("the move is over", 60, |it| {
+        self.cluster.wait("the move is over", |it| {
             let app = it.app(&id)?;
             let open = |moves: &serde_json::Value| {
                 moves.as_array().is_some_and(|all| all.iter().any(|it| it["state"] != "failed"))
@@ -118,13 +118,12 @@ impl Chaos {
         let partitions = self.cluster.json(&["partitions"])?;
         let all = partitions.as_array().ok_or("no list")?;
         let found = all.iter().find(|it| it["application"] == self.id.as_str() && it["rank"] == rank);
-        Ok(found.and_then(|it| it["host"].as_str()).unwrap_or_default().to_owned())
+        Ok(found.and_then(|it| it["host"].as_str()).ok_or("it is nowhere")?.to_owned())
     }
 
     /// Moves so far, of all applications.
     fn moves(&self) -> Result<usize> {
-        self.cluster.wait("a leader", 40, |it| Ok(it.leader()?.is_some()))?;
-        let apps = self.cluster.json(&["apps"])?;
+        let apps = self.cluster.soon("all applications", |it| it.json(&["apps"]))?;
         let count = |app: &serde_json::Value, key: &str| app[key].as_array().map_or(0, Vec::len);
         let all = apps.as_array().ok_or("no list")?.iter();
         Ok(all.map(|app| count(app, "moves") + count(app, "other_moves")).sum())
@@ -139,7 +138,7 @@ impl Chaos {
 
     /// What the coordinator says is what runs.
     fn compare(&self) -> Result {
-        self.cluster.wait("state equals what runs", 40, |it| {
+        self.cluster.wait("state equals what runs", |it| {
             let partitions = it.json(&["partitions"])?;
             let mut known = BTreeSet::new();
             for partition in partitions.as_array().ok_or("no list")? {
@@ -159,8 +158,17 @@ impl Chaos {
 
     /// Lets everything end, and checks what was executed and what was written.
     fn finish(mut self) -> Result {
-        self.cluster.wait("a leader", 40, |it| Ok(it.leader()?.is_some()))?;
-        self.cluster.client(&["stop", &self.id])?;
+        // What is stopped is said to be over when its hosts have said so, which is after the last process has ended.
+        let apps = self.cluster.soon("everything is over", |it| {
+            let apps = it.json(&["apps"])?;
+            let is_over = |app: &&serde_json::Value| app["state"] == "done" || app["state"] == "failed";
+            let live: Vec<_> = apps.as_array().ok_or("no list")?.iter().filter(|app| !is_over(app)).collect();
+            for app in &live {
+                // Also one whose submission a killed leader had no time to answer.
+                it.client(&["stop", app["id"].as_str().ok_or("no id")?])?;
+            }
+            if live.is_empty() { Ok(apps) } else { Err(apps.to_string().into()) }
+        })?;
         self.cluster.wait_nothing_left()?;
         let text = std::fs::read_to_string(self.cluster.path().join("lines"))?;
         let mut executed: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
@@ -178,7 +186,6 @@ impl Chaos {
                 steps.iter().zip(&expected).find(|(a, b)| a != b)
             );
         }
-        let apps = self.cluster.json(&["apps"])?;
         for app in apps.as_array().ok_or("no list")? {
             let id = app["id"].as_str().unwrap_or_default();
             let stopped = app["exit_status"] == 143;
@@ -195,11 +202,13 @@ impl Chaos {
         let options = Options {
             endpoints: vec![self.cluster.etcd()?.url()],
             prefix: "partita".into(),
-            lease_s: 3,
+            lease_s: 30,
             standby: false,
             identity: "the test".into(),
         };
-        let (_, entries) = Journal::open_in(Box::new(Etcd::campaign(options)?), &"none".parse()?, 0)?;
+        // The lease of the one that was killed may last longer than a campaign.
+        let store = self.cluster.soon("to lead", |_| Ok(Etcd::campaign(options.clone())?))?;
+        let (_, entries) = Journal::open_in(Box::new(store), &"none".parse()?, 0)?;
         let mut state = State::default();
         entries.iter().for_each(|entry| state.apply(entry));
         assert_eq!(state.applications.len(), applications);

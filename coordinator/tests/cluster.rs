@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Cluster, QUICK, Result, STILL, assert_lines};
+use common::{Cluster, PATIENCE, QUICK, Result, STILL, assert_lines};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -36,7 +37,7 @@ fn strategies_place_and_bad_manifests_are_refused() -> Result {
         cluster.wait_running(&id)?;
         assert_eq!(cluster.placement()?, placement, "{more}");
         cluster.client(&["stop", &id])?;
-        let app = cluster.wait_state(&id, "failed", 5)?;
+        let app = cluster.wait_state(&id, "failed")?;
         assert_eq!(app["exit_status"], 143);
     }
     cluster.wait_nothing_left()?;
@@ -69,11 +70,12 @@ fn an_imbalance_is_found_explained_and_cured_without_oscillation() -> Result {
     let balanced = |it: &Cluster| {
         Ok(it.json(&["plan"])?["imbalance"].as_f64().is_some_and(|imbalance| imbalance < 0.15))
     };
-    cluster.wait("a move", 12, |it| {
+    cluster.wait("a move", |it| {
         Ok(it.app("app-1")?["moves"].as_array().is_some_and(|moves| !moves.is_empty()))
     })?;
+    // Time to do too much in.
     std::thread::sleep(Duration::from_secs(2));
-    cluster.wait("balance", 10, balanced)?;
+    cluster.wait("balance", balanced)?;
     cluster.let_end()?;
     let output = waiting.wait_with_output()?;
     assert_eq!(output.status.code(), Some(0));
@@ -96,24 +98,29 @@ fn output_over_many_moves_is_neither_lost_nor_doubled_and_peers_are_told() -> Re
         cluster.held_manifest(3, 1_500, 4, &format!("env = {{ PEERS = \"{}\" }}", peers.display()))?;
     let waiting = cluster.submit_and_wait(&manifest)?;
     cluster.wait_running("app-1")?;
-    for (rank, host) in ["b", "c", "a", "c", "a", "b"].iter().enumerate() {
-        let order = cluster.client(&["migrate", "app-1", &(rank % 3).to_string(), host])?;
+    for (rank, host) in (0..).zip(["b", "c", "a", "c", "a", "b"]) {
+        let order = cluster.move_rank("app-1", rank % 3, host)?;
         assert_eq!(order.status.code(), Some(0), "{order:?}");
         assert!(String::from_utf8_lossy(&order.stdout).contains("done"));
     }
-    // Its new host may not have said yet that it runs there.
-    cluster.wait("it runs", 10, |it| Ok(it.partition(2)?["state"] == "running"))?;
-    let again = cluster.client(&["migrate", "app-1", "2", "b"])?;
+    let again = cluster.move_rank("app-1", 2, "b")?;
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("it is there already"));
+    // They have to be told while they run.
+    cluster.wait("peers are told", |_| {
+        let told = std::fs::read_to_string(&peers)?;
+        let misses = |line: &&&str| !told.lines().any(|it| it == **line);
+        match ["0 2 3", "1 2 3", "2 0 3"].iter().find(misses) {
+            None => Ok(true),
+            Some(line) => Err(format!("{line} is not in\n{told}").into()),
+        }
+    })?;
     cluster.let_end()?;
     let output = waiting.wait_with_output()?;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_lines(&output, 3, 1_500);
     let moves = cluster.app("app-1")?["moves"].as_array().map_or(0, Vec::len);
     assert_eq!(moves, 6);
-    let told = std::fs::read_to_string(peers)?;
-    assert!(told.contains("0 2 3") && told.contains("1 2 3") && told.contains("2 0 3"), "{told}");
     cluster.wait_nothing_left()
 }
 
@@ -126,7 +133,8 @@ fn a_killed_vmm_ends_its_application_soon_and_nothing_is_left() -> Result {
     let begin = Instant::now();
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
     let output = waiting.wait_with_output()?;
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    // By itself it would end after half an hour.
+    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
     assert_eq!(output.status.code(), Some(137));
     let app = cluster.app("app-1")?;
     assert_eq!(app["state"], "failed");
@@ -155,16 +163,15 @@ fn a_killed_coordinator_finds_its_application_again_and_goes_on_moving() -> Resu
     let mut cluster = Cluster::start(STILL, &["a", "b"])?;
     let waiting = cluster.submit_and_wait(&cluster.held_manifest(2, 800, 10, "")?)?;
     cluster.wait_running("app-1")?;
-    let migrate = |it: &Cluster, host| it.client(&["migrate", "app-1", "0", host]);
-    assert_eq!(migrate(&cluster, "b")?.status.code(), Some(0));
+    assert_eq!(cluster.move_rank("app-1", 0, "b")?.status.code(), Some(0));
     cluster.kill_coordinator()?;
     std::thread::sleep(Duration::from_millis(500));
     cluster.start_coordinator()?;
-    cluster.wait("running again", 10, |it| {
+    cluster.wait("running again", |it| {
         Ok(it.partition(0)?["state"] == "running" && it.partition(1)?["state"] == "running")
     })?;
     assert_eq!(cluster.placement()?, "bb");
-    let order = migrate(&cluster, "a")?;
+    let order = cluster.move_rank("app-1", 0, "a")?;
     assert_eq!(order.status.code(), Some(0), "{order:?}");
     assert_eq!(cluster.partition(0)?["epoch"], 3);
     cluster.let_end()?;
@@ -175,26 +182,58 @@ fn a_killed_coordinator_finds_its_application_again_and_goes_on_moving() -> Resu
     cluster.wait_nothing_left()
 }
 
+/// When a coordinator is killed that was told to move a partition.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Killed {
+    /// Before anybody knows whether it took the order.
+    AtOnce,
+    /// While memory is copied, and the move is over before there is a coordinator again.
+    AndNotThere,
+    /// While memory is copied, and the move goes on when there is a coordinator again.
+    AndThereAgain,
+    Afterwards,
+}
+
 #[test]
 fn a_coordinator_killed_in_the_middle_of_a_move_lets_one_copy_go_on() -> Result {
-    // Killed while the destination prepares, while memory is copied, and when it is over.
-    for delay_ms in [5, 150, 300, 700] {
+    use Killed::{Afterwards, AndNotThere, AndThereAgain, AtOnce};
+    for killed in [AtOnce, AndNotThere, AndThereAgain, Afterwards] {
         let mut cluster = Cluster::start(STILL, &["a", "b"])?;
-        let id = cluster.submit(&cluster.manifest(2, 500, 10, "env = { MIGRATE_MS = \"250\" }")?)?;
+        let more = format!("env = {{ {} }}", cluster.held_moves());
+        let id = cluster.submit(&cluster.held_manifest(2, 50, 10, &more)?)?;
         cluster.wait_running(&id)?;
-        let mut order =
-            cluster.command(&["migrate", &id, "0", "b"]).stderr(std::process::Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(delay_ms));
+        let mut order = cluster.command(&["migrate", &id, "0", "b"]).stderr(Stdio::null()).spawn()?;
+        match killed {
+            AtOnce => {}
+            AndNotThere | AndThereAgain => cluster.wait_move(&id, "sending")?,
+            Afterwards => {
+                cluster.let_move()?;
+                cluster.wait_move(&id, "done")?;
+            }
+        }
         cluster.kill_coordinator()?;
         order.wait()?;
+        if killed == AndNotThere {
+            cluster.let_move()?;
+            // Its source ends when it has moved.
+            cluster.wait("it has moved", |it| Ok(it.vmms()?.iter().all(|it| !it.contains("/a/p/"))))?;
+        }
         cluster.start_coordinator()?;
-        let app = cluster
-            .wait_state(&id, "done", 20)
-            .map_err(|error| format!("killed after {delay_ms} ms: {error}"))?;
-        assert_eq!(app["exit_status"], 0);
-        let open =
-            app["other_moves"].as_array().is_some_and(|moves| moves.iter().any(|it| it["state"] != "failed"));
-        assert!(!open, "{app}");
+        cluster.let_move()?;
+        cluster
+            .wait("one copy each, and no move", |it| {
+                let app = it.app_in_state(&id, "running")?;
+                let moves = app["other_moves"].as_array().ok_or("no list")?;
+                let runs = |rank| Ok::<_, common::Error>(it.partition(rank)?["state"] == "running");
+                let is_open = moves.iter().any(|it| it["state"] != "failed");
+                Ok(!is_open && runs(0)? && runs(1)? && it.vmms()?.len() == 2)
+            })
+            .map_err(|error| format!("killed {killed:?}: {error}"))?;
+        let placement = cluster.placement()?;
+        assert!(placement == "bb" || killed == AtOnce && placement == "ab", "killed {killed:?}: {placement}");
+        cluster.let_end()?;
+        let app = cluster.wait_state(&id, "done")?;
+        assert_eq!(app["exit_status"], 0, "killed {killed:?}");
         cluster.wait_nothing_left()?;
     }
     Ok(())
@@ -208,36 +247,36 @@ fn a_coordinator_with_an_old_copy_of_its_journal_cannot_start_an_epoch_again() -
     std::fs::copy(&state, &copy)?;
     cluster.start_coordinator()?;
     let is_back = |it: &Cluster| Ok(it.json(&["hosts"])?[0]["silent_s"].is_number());
-    cluster.wait("a is back", 10, is_back)?;
+    cluster.wait("a is back", is_back)?;
     let id = cluster.submit(&cluster.manifest(1, 5, 5, "")?)?;
-    cluster.wait_state(&id, "done", 10)?;
+    cluster.wait_state(&id, "done")?;
     cluster.kill_coordinator()?;
     std::fs::rename(&copy, &state)?;
     cluster.start_coordinator()?;
-    cluster.wait("a is back", 10, is_back)?;
+    cluster.wait("a is back", is_back)?;
     assert_eq!(cluster.submit(&cluster.manifest(1, 5, 5, "")?)?, id, "the name is given again");
-    let app = cluster.wait_state(&id, "failed", 10)?;
+    let app = cluster.wait_state(&id, "failed")?;
     assert!(app["reason"].as_str().is_some_and(|it| it.contains("could not be started")), "{app}");
     cluster.wait_nothing_left()
 }
 
 #[test]
 fn a_dead_agent_fails_its_applications_and_no_vmm_outlives_it() -> Result {
-    let mut cluster = Cluster::start(STILL, &["a", "b"])?;
+    let mut cluster = Cluster::start(&["--imbalance-threshold=1000000", "--host-timeout-s=5"], &["a", "b"])?;
     let id = cluster.submit(&cluster.manifest(4, 100_000, 20, "")?)?;
     cluster.wait_running(&id)?;
     cluster.end_agent("b", Signal::SIGKILL)?;
-    let app = cluster.wait_state(&id, "failed", 8)?;
+    let app = cluster.wait_state(&id, "failed")?;
     assert!(app["reason"].as_str().is_some_and(|it| it.contains("host b")), "{app}");
     assert!(cluster.kinds()?.contains(&"host-lost".to_owned()));
-    cluster.wait("no vmm", 2, |it| Ok(it.vmms()?.is_empty()))?;
+    cluster.wait("no vmm", |it| Ok(it.vmms()?.is_empty()))?;
     cluster.start_agent("b")?;
-    cluster.wait("b is back", 10, |it| Ok(it.json(&["hosts"])?[1]["state"] == "active"))?;
+    cluster.wait("b is back", |it| Ok(it.json(&["hosts"])?[1]["state"] == "active"))?;
     let id = cluster.submit(&cluster.manifest(4, 100_000, 20, "")?)?;
     cluster.wait_running(&id)?;
     // An agent that is told to end takes its partitions with it and says so.
     cluster.end_agent("b", Signal::SIGTERM)?;
-    cluster.wait_state(&id, "failed", 5)?;
+    cluster.wait_state(&id, "failed")?;
     cluster.wait_nothing_left()
 }
 
@@ -307,14 +346,15 @@ fn an_unanswered_commit_is_settled_so_that_exactly_one_copy_goes_on() -> Result 
 #[test]
 fn a_destination_killed_during_a_move_does_not_hurt() -> Result {
     let cluster = Cluster::start(STILL, &["a", "b"])?;
-    let waiting =
-        cluster.submit_and_wait(&cluster.held_manifest(1, 300, 10, "env = { MIGRATE_MS = \"600\" }")?)?;
+    let more = format!("env = {{ {} }}", cluster.held_moves());
+    let waiting = cluster.submit_and_wait(&cluster.held_manifest(1, 300, 10, &more)?)?;
     cluster.wait_running("app-1")?;
-    let order =
-        cluster.command(&["migrate", "app-1", "0", "b"]).stdout(std::process::Stdio::null()).spawn()?;
-    std::thread::sleep(Duration::from_millis(400));
+    let order = cluster.command(&["migrate", "app-1", "0", "b"]).stdout(Stdio::null()).spawn()?;
+    cluster.wait_move("app-1", "sending")?;
     let receiver = Pid::from_raw(find_receiver(&cluster)?);
     kill(receiver, Signal::SIGKILL)?;
+    cluster.wait("it is dead", |it| Ok(find_receiver(it).is_err()))?;
+    cluster.let_move()?;
     assert_eq!(order.wait_with_output()?.status.code(), Some(1));
     cluster.let_end()?;
     let output = waiting.wait_with_output()?;
@@ -347,9 +387,9 @@ fn a_standby_host_is_activated_when_the_others_are_overloaded() -> Result {
         let id = cluster.submit(&cluster.manifest(4, 100_000, 50, "env = { LOAD = \"0.48\" }")?)?;
         cluster.wait_running(&id)?;
         let kind = if activate { "host-activated" } else { "overloaded" };
-        cluster.wait(kind, 12, |it| Ok(it.kinds()?.iter().any(|it| it == kind)))?;
+        cluster.wait(kind, |it| Ok(it.kinds()?.iter().any(|it| it == kind)))?;
         if activate {
-            cluster.wait("a move to c", 12, |it| Ok(it.placement()?.contains('c')))?;
+            cluster.wait("a move to c", |it| Ok(it.placement()?.contains('c')))?;
         } else {
             assert!(!cluster.placement()?.contains('c'));
         }
@@ -366,8 +406,9 @@ fn set_policy(cluster: &Cluster, text: &str) -> Result {
     Ok(())
 }
 
+/// How soon is in `pool.rs`.
 #[test]
-fn a_rule_that_is_added_at_run_time_and_broken_is_cured_within_two_epochs() -> Result {
+fn a_rule_that_is_added_at_run_time_and_broken_is_cured() -> Result {
     let mut cluster = Cluster::start(QUICK, &["a", "b"])?;
     let more = "strategy = \"pinned\"\nmigrate = true\n[pinned]\n0 = \"a\"\n1 = \"a\"";
     let id = cluster.submit(&cluster.held_manifest(2, 10, 10, more)?)?;
@@ -379,14 +420,7 @@ fn a_rule_that_is_added_at_run_time_and_broken_is_cured_within_two_epochs() -> R
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("bad.toml:2: `partitions`"), "{refused:?}");
     set_policy(&cluster, "[[anti-affinity]]\nname = \"apart\"\npartitions = [\"app\"]\n")?;
-    cluster.wait("apart", 10, |it| Ok(it.placement()? != "aa"))?;
-    let events = cluster.json(&["events"])?;
-    let time = |kind: &str| {
-        events.as_array()?.iter().find(|it| it["kind"] == kind).and_then(|it| it["time_ms"].as_u64())
-    };
-    let (set, started) = (time("policy-set").ok_or("no policy")?, time("move-started").ok_or("no move")?);
-    // Two epochs of --period-ms=200, and what a loaded machine needs for two ticks.
-    assert!(started - set <= 400 + 400, "{} ms", started - set);
+    cluster.wait("apart", |it| Ok(it.placement()? != "aa"))?;
     let explained = cluster.json(&["explain", "1"])?;
     assert!(explained["reason"].as_str().is_some_and(|it| it.contains("rule apart")), "{explained}");
     assert_eq!(explained["explanation"]["policy"], 1);
@@ -432,39 +466,41 @@ fn an_application_that_does_not_fit_waits_and_begins_when_there_is_room() -> Res
     cluster.wait_running(&first)?;
     let low = cluster.submit(&cluster.manifest(1, 10, 10, "")?)?;
     let high = cluster.submit(&cluster.manifest(2, 10, 10, "priority = 1")?)?;
-    let waits = cluster.wait_state(&low, "queued", 2)?;
+    let waits = cluster.wait_state(&low, "queued")?;
     assert!(waits["reason"].as_str().is_some_and(|it| it.contains("partitions_per_processor")), "{waits}");
     let explained = cluster.client(&["explain", &high])?;
     assert!(String::from_utf8_lossy(&explained.stdout).contains("queued"), "{explained:?}");
     cluster.client(&["stop", &first])?;
     for id in [&high, &low] {
-        cluster.wait_state(id, "done", 10)?;
+        cluster.wait_state(id, "done")?;
     }
     let events = cluster.json(&["events"])?;
     let started = |id: &str| {
         let mut all = events.as_array().into_iter().flatten();
         all.position(|it| it["kind"] == "running" && it["application"] == id)
     };
-    assert!(started(&high) < started(&low), "the one of higher priority goes first");
+    let (high, low) = (started(&high).ok_or("never ran")?, started(&low).ok_or("never ran")?);
+    assert!(high < low, "the one of higher priority goes first");
     cluster.wait_nothing_left()
 }
 
 #[test]
 fn a_drained_host_is_emptied_in_overlapping_moves_and_comes_back() -> Result {
     let cluster = Cluster::start(QUICK, &["a", "b"])?;
-    let more = "strategy = \"spread\"\nenv = { MIGRATE_MS = \"400\" }";
-    let id = cluster.submit(&cluster.held_manifest(6, 10, 10, more)?)?;
+    let more = format!("strategy = \"spread\"\nenv = {{ {} }}", cluster.held_moves());
+    let id = cluster.submit(&cluster.held_manifest(6, 10, 10, &more)?)?;
     cluster.wait_running(&id)?;
     assert_eq!(cluster.placement()?, "ababab");
     assert_eq!(cluster.client(&["drain", "b"])?.status.code(), Some(0));
-    cluster.wait("two moves at once", 10, |it| {
+    cluster.wait("two moves at once", |it| {
         let app = it.app(&id)?;
         let moves = app["other_moves"].as_array().ok_or("no list")?;
         assert!(moves.len() <= 2, "more than two out of one host: {moves:?}");
         Ok(moves.iter().filter(|it| it["state"] == "sending").count() == 2)
     })?;
+    cluster.let_move()?;
     let state = |it: &Cluster| Ok::<_, common::Error>(it.json(&["hosts"])?[1]["state"].clone());
-    cluster.wait("b is empty", 15, |it| Ok(state(it)? == "empty"))?;
+    cluster.wait("b is empty", |it| Ok(state(it)? == "empty"))?;
     assert_eq!(cluster.placement()?, "aaaaaa");
     let refused = cluster.client(&["migrate", &id, "0", "b"])?;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("takes nothing"), "{refused:?}");

@@ -10,7 +10,7 @@ fn loads_and_traffic_are_kept_over_time_and_can_be_asked_for() -> Result {
     let more = "env = { LOAD_0 = \"0.5\", TALK_0 = \"1,2\", TALK_2 = \"1\" }";
     let id = cluster.submit(&cluster.manifest(3, 100_000, 20, more)?)?;
     cluster.wait_running(&id)?;
-    cluster.wait("loads", 20, |it| {
+    cluster.wait("loads", |it| {
         let answer = it.json(&["series", &id, "--rank=0", "--names=load,wait,sent_bytes_per_s"])?;
         let last = |column: usize| answer["series"][0]["values"][column].as_array()?.last()?.as_f64();
         let near =
@@ -24,7 +24,7 @@ fn loads_and_traffic_are_kept_over_time_and_can_be_asked_for() -> Result {
     assert_eq!(wrong.status.code(), Some(1));
     let text = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(text.contains("no series `loud`; there are load,"), "{text}");
-    cluster.wait("all pairs", 10, |it| {
+    cluster.wait("all pairs", |it| {
         Ok(it.json(&["traffic", &id])?["pairs"].as_array().is_some_and(|pairs| pairs.len() == 3))
     })?;
     let matrix = cluster.json(&["traffic", &id])?;
@@ -46,7 +46,7 @@ fn coordinator_and_agents_export_metrics_with_the_numbers_that_the_client_shows(
     let id =
         cluster.submit(&cluster.manifest(2, 100_000, 20, "env = { LOAD = \"0.5\", TALK_0 = \"1\" }")?)?;
     cluster.wait_running(&id)?;
-    cluster.client(&["migrate", &id, "0", "b"])?;
+    assert!(cluster.move_rank(&id, 0, "b")?.status.success());
     let lines = [
         "partita_moves_total{reason=\"user\",state=\"done\"} 1.0".to_owned(),
         "partita_move_blackout_seconds_bucket{le=\"0.003\"} 1".to_owned(),
@@ -59,16 +59,16 @@ fn coordinator_and_agents_export_metrics_with_the_numbers_that_the_client_shows(
         "partita_gate_rejections_total{gate=\"imbalance\"}".to_owned(),
         "partita_fencing_token 1.0".to_owned(),
     ];
-    cluster.wait("all metrics", 20, |it| {
+    cluster.wait("all metrics", |it| {
         let text = it.get("/metrics", "", |_| false)?;
         match lines.iter().find(|line| !text.contains(line.as_str())) {
             None => Ok(true),
             Some(line) => Err(format!("{line} is not in\n{text}").into()),
         }
     })?;
-    cluster.client(&["migrate", &id, "0", "a"])?;
+    assert!(cluster.move_rank(&id, 0, "a")?.status.success());
     let wanted = format!("partita_agent_partition_run_seconds_total{{application=\"{id}\",rank=\"0\"}}");
-    cluster.wait("the agent's metrics", 10, |_| {
+    cluster.wait("the agent's metrics", |_| {
         let text = common::get(port, "/metrics", "", |_| false)?;
         Ok(text.contains("application/openmetrics-text")
             && text.contains(&wanted)
@@ -79,18 +79,24 @@ fn coordinator_and_agents_export_metrics_with_the_numbers_that_the_client_shows(
 #[test]
 fn events_come_as_a_stream_that_goes_on_where_it_was_left() -> Result {
     let cluster = Cluster::start(STILL, &["a"])?;
+    // Of whole events only: what was read may end anywhere.
     let ids = |text: &str| -> Vec<u64> {
-        let lines = text.lines().filter_map(|line| line.strip_prefix("id: "));
+        let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
+        let lines = whole.lines().filter_map(|line| line.strip_prefix("id: "));
         lines.filter_map(|id| id.parse().ok()).collect()
     };
-    let first = cluster.get("/v1/events/stream", "", |text| text.contains("event: host-joined"))?;
+    let has_whole = |text: &str, kind: &str| {
+        let parts = text.split_once(&format!("event: {kind}"));
+        parts.is_some_and(|(_, rest)| rest.contains("\n\n"))
+    };
+    let first = cluster.get("/v1/events/stream", "", |text| has_whole(text, "host-joined"))?;
     assert!(first.contains("text/event-stream") && first.contains("data: {\"sequence\":"), "{first}");
     let last = *ids(&first).last().ok_or("no id")?;
     let header = format!("Last-Event-ID: {last}\r\n");
     let manifest = cluster.manifest(1, 1, 1, "")?;
     let second = std::thread::scope(|scope| {
-        let reading = scope
-            .spawn(|| cluster.get("/v1/events/stream", &header, |text| text.contains("event: finished")));
+        let reading =
+            scope.spawn(|| cluster.get("/v1/events/stream", &header, |text| has_whole(text, "finished")));
         cluster.submit(&manifest)?;
         reading.join().map_err(|_| "the reader failed")?
     })?;
@@ -113,14 +119,14 @@ fn top_and_lbaf_show_what_runs() -> Result {
     let more = "env = { LOAD_0 = \"0.5\", TALK_0 = \"1\" }";
     let id = cluster.submit(&cluster.manifest(2, 100_000, 20, more)?)?;
     cluster.wait_running(&id)?;
-    cluster.client(&["migrate", &id, "1", "a"])?;
+    assert!(cluster.move_rank(&id, 1, "a")?.status.success());
     let text = String::from_utf8(cluster.client(&["top", "--once"])?.stdout)?;
     assert!(text.contains("2 hosts, 1 applications, 2 partitions, 0 moves under way"), "{text}");
     assert!(text.contains("asked by a user") && text.contains(&format!("{id}  ")), "{text}");
     let refused = cluster.client(&["top"])?;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("this is no terminal"), "{refused:?}");
     let directory = cluster.path().join("lbaf").display().to_string();
-    cluster.wait("a load and traffic", 10, |it| {
+    cluster.wait("a load and traffic", |it| {
         let known = it.partition(0)?["load"].as_f64().is_some_and(|load| load > 0.4);
         Ok(known && it.json(&["traffic", &id])?["pairs"].as_array().is_some_and(|it| it.len() == 1))
     })?;

@@ -1,4 +1,5 @@
-//! The elastic pool, with the real coordinator and agents that are a few maps: growing, shrinking, passing hosts on, crashes.
+//! The elastic pool, with the real coordinator and agents that are a few maps: growing, shrinking, passing hosts on, crashes; and
+//! how soon the coordinator acts, in a time that the tests make.
 
 mod world;
 
@@ -209,5 +210,56 @@ fn a_journal_is_replayed_to_the_same_plans_and_to_others_under_another_policy() 
         Some(&Policy { rules: vec![rule], ..Policy::default() }),
     );
     assert!(plans.iter().any(|it| it.would_explanation.contains("rule together")), "{plans:?}");
+    Ok(())
+}
+
+#[test]
+fn a_rule_that_is_broken_when_it_is_added_is_cured_within_two_epochs() -> Result {
+    let mut world = World::new(&["h1", "h2"], 9)?;
+    let mut specification = World::application("a", 2);
+    specification.strategy = control::Strategy::Pinned;
+    specification.pinned = [(0, "h1".parse()?), (1, "h1".parse()?)].into();
+    let a = world.cluster.submit(world.now_ms, specification, None)?;
+    world.run(20)?;
+    assert_eq!(world.placement(&a), "h1h1");
+    let rule = control::PolicyRule {
+        name: "apart".into(),
+        partitions: vec!["a".parse()?],
+        demand: control::Demand::Apart,
+        price: None,
+    };
+    let set_ms = world.now_ms;
+    world.cluster.set_policy(set_ms, Policy { rules: vec![rule], ..Policy::default() })?;
+    world.until("apart", 20, |it| it.placement(&a) != "h1h1")?;
+    let events = world.cluster.events(0).events;
+    let started = events.iter().find(|it| it.kind == "move-started").ok_or("no move")?;
+    let took_ms = started.time_ms - set_ms;
+    assert!(took_ms <= 2 * world::settings().period_ms, "{took_ms} ms");
+    Ok(())
+}
+
+/// While a coordinator is stopped, or waits for its store, nobody can report to it.
+#[test]
+fn a_coordinator_that_was_held_up_blames_no_host_for_it() -> Result {
+    let mut world = World::new(&["h1", "h2"], 2)?;
+    world.run(10)?;
+    let lost = |world: &World| {
+        let events = world.cluster.events(0).events;
+        events.iter().filter(|it| it.kind == "host-lost").count()
+    };
+    let timeout_ms = world::settings().host_timeout_ms;
+    // It goes on before anybody has reported.
+    world.now_ms += 10 * timeout_ms;
+    world.cluster.tick(world.now_ms);
+    world.run(10)?;
+    assert_eq!(lost(&world), 0);
+    // Time that passes for it as well counts.
+    let silent_since_ms = world.now_ms;
+    while lost(&world) < 2 {
+        world.now_ms += STEP_MS;
+        world.cluster.tick(world.now_ms);
+        assert!(world.now_ms - silent_since_ms < 2 * timeout_ms, "nobody is lost");
+    }
+    assert!(world.now_ms - silent_since_ms > timeout_ms);
     Ok(())
 }

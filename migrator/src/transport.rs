@@ -581,11 +581,11 @@ mod tests {
         let listener = Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), &Security::default()).unwrap();
         assert!(matches!(listener.accept(Some(TICK), &|| false), Err(TransportError::Silent { .. })));
         assert!(matches!(listener.accept(None, &|| true), Err(TransportError::Stopped)));
-        let mut near = Connection::connect(listener.address(), &Security::default(), TICK).unwrap();
+        let long = Duration::from_secs(60);
+        let mut near = Connection::connect(listener.address(), &Security::default(), long).unwrap();
         let far = listener.accept(None, &|| false).unwrap();
         let mut buffer = [0; 4];
         assert!(matches!(near.read_exact(&mut buffer, TICK, &|| false), Err(TransportError::Silent { .. })));
-        let long = Duration::from_secs(60);
         assert!(matches!(near.read_exact(&mut buffer, long, &|| true), Err(TransportError::Stopped)));
         let flood = vec![0; 64 << 20];
         assert!(matches!(

@@ -14,8 +14,8 @@ use migrator::source;
 use migrator::transport::{Listener, Timeouts};
 use migrator::wire::{Extent, Frame, HEADER_BYTES, Header, Hello, Kind, Role, Totals, VERSION_MINOR};
 use support::{
-    CancelOnDrop, Random, TestDestination, TestSource, assert_goes_on_and_migrates_again, listen, request,
-    short_timeouts, timeouts,
+    CancelOnDrop, PATIENCE, Random, TestDestination, TestSource, assert_goes_on_and_migrates_again, listen,
+    request, short_timeouts, timeouts,
 };
 
 fn dial(listener: &Listener) -> TcpStream {
@@ -41,8 +41,10 @@ fn strangers_do_not_keep_a_source_out() {
     let control = destination::Control::new();
     let mut machine = TestDestination::new(true);
     let source = TestSource::new();
+    let hello = short_timeouts().hello;
+    let options = destination::Options { timeouts: Timeouts { hello, ..timeouts() }, ..options() };
     thread::scope(|scope| {
-        let receiving = scope.spawn(|| destination::receive(&listener, &mut machine, &options(), &control));
+        let receiving = scope.spawn(|| destination::receive(&listener, &mut machine, &options, &control));
         let _guard = CancelOnDrop(&control);
         let mut random = Random(5);
         for _ in 0..100 {
@@ -75,7 +77,7 @@ fn silent_connections_do_not_hold_up_the_page_streams() {
             kept.lock().unwrap().extend((0..8).map(|_| dial(&queue)));
         }
     }));
-    let hello = Duration::from_secs(30);
+    let hello = PATIENCE;
     let timeouts = Timeouts { hello, silence: 2 * hello, ..timeouts() };
     let options = destination::Options { timeouts, ..options() };
     let (mut machine, source) = (TestDestination::new(true), TestSource::new());
@@ -146,7 +148,7 @@ fn after_a_good_beginning(control: &[u8], stream: &[u8]) -> Outcome {
         let _ = near.read_to_end(&mut rest);
         outcome
     });
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     assert!(!machine.ran);
     outcome
 }
@@ -190,30 +192,40 @@ fn bad_frames_after_a_good_beginning_fail_and_never_run() {
         ("a truncated frame", vec![], pages(Kind::Data, one_page(0), &page)[..100].to_vec()),
         ("a stream that never ends", last(0), vec![]),
     ];
-    for (name, control, stream) in cases {
-        let outcome = after_a_good_beginning(&control, &stream);
-        assert!(matches!(outcome, Outcome::Failed { .. }), "{name}: {outcome:?}");
+    fail_and_never_run(&cases);
+}
+
+/// Several at a time: most of them wait for the destination to lose its patience.
+fn fail_and_never_run(cases: &[(impl std::fmt::Debug + Sync, Vec<u8>, Vec<u8>)]) {
+    for some in cases.chunks(8) {
+        thread::scope(|scope| {
+            for (name, control, stream) in some {
+                scope.spawn(move || {
+                    let outcome = after_a_good_beginning(control, stream);
+                    assert!(matches!(outcome, Outcome::Failed { .. }), "{name:?}: {outcome:?}");
+                });
+            }
+        });
     }
 }
 
 #[test]
 fn random_bytes_after_a_good_beginning_fail_and_never_run() {
     let mut random = Random(11);
-    for turn in 0..30 {
+    let mut case = |turn: usize| {
         let noise = |random: &mut Random| -> Vec<u8> {
             let mut bytes: Vec<u8> = (0..16 + random.below(400)).map(|_| random.below(256) as u8).collect();
             // Half of them look like frames, so that more than the first byte is reached.
-            if turn % 2 == 0 {
+            if turn.is_multiple_of(2) {
                 bytes[0] = Kind::ALL[random.below(Kind::ALL.len() as u64) as usize] as u8;
                 bytes[1..8].fill(0);
                 bytes[4] = random.below(100) as u8;
             }
             bytes
         };
-        let (control, stream) = (noise(&mut random), noise(&mut random));
-        let outcome = after_a_good_beginning(&control, &stream);
-        assert!(matches!(outcome, Outcome::Failed { .. }), "{turn}: {outcome:?}");
-    }
+        (turn, noise(&mut random), noise(&mut random))
+    };
+    fail_and_never_run(&(0..30).map(&mut case).collect::<Vec<_>>());
 }
 
 #[test]

@@ -21,8 +21,9 @@ use migrator::wire::{
 use partita_rdma::{Key, Window};
 use support::proxy::{Fabric, Tamper};
 use support::{
-    CancelOnDrop, FEW_PAGES, PageWrite, Random, Setup, TestDestination, TestSource,
-    assert_goes_on_and_migrates_again, assert_moved, listen, own_address, request, timeouts,
+    CancelOnDrop, FEW_PAGES, PATIENCE, PageWrite, Random, Setup, TestDestination, TestSource,
+    assert_goes_on_and_migrates_again, assert_moved, listen, own_address, request, resuming_timeouts,
+    timeouts,
 };
 
 fn setup(streams: u8) -> Setup {
@@ -59,7 +60,7 @@ fn a_fabric_that_breaks_in_a_round_is_made_anew() {
         thread::scope(|scope| {
             scope.spawn(|| source.scribble(&stop, 10, seed));
             let tamper = Some(Fabric::new(bytes, false, false).tamper());
-            let attempt = Setup { tamper, ..setup(2) }.run(&source);
+            let attempt = Setup { tamper, timeouts: resuming_timeouts(), ..setup(2) }.run(&source);
             stop.store(true, SeqCst);
             let source::Outcome::Moved { report, .. } = &attempt.source else {
                 panic!("{:?}", attempt.source)
@@ -75,7 +76,7 @@ fn a_fabric_that_breaks_in_a_round_is_made_anew() {
 fn a_fabric_that_stalls_in_a_round_is_made_anew_after_the_limit() {
     let source = TestSource::new();
     let tamper = Some(Fabric::new(300_000, true, false).tamper());
-    let timeouts = Timeouts { silence: Duration::from_secs(5), ..timeouts() };
+    let timeouts = Timeouts { silence: Duration::from_secs(5), ..resuming_timeouts() };
     let attempt = Setup { tamper, timeouts, ..setup(2) }.run(&source);
     let source::Outcome::Moved { report, .. } = &attempt.source else { panic!("{:?}", attempt.source) };
     assert!(report.resumed >= 1);
@@ -324,7 +325,7 @@ fn another_machine_is_reached_only_if_the_network_is_said_to_be_trusted() {
 fn a_cancel_ends_a_stalled_fabric_at_once() {
     let source = TestSource::new();
     let fabric: Arc<Fabric> = Fabric::new(300_000, true, false);
-    let timeouts = Timeouts { silence: Duration::from_secs(60), ..timeouts() };
+    let timeouts = Timeouts { silence: 2 * PATIENCE, ..timeouts() };
     let start = std::time::Instant::now();
     let setup = Setup { tamper: Some(fabric.tamper()), timeouts, ..setup(2) };
     let attempt = setup.run_with(&source, |control, _| {
@@ -339,6 +340,6 @@ fn a_cancel_ends_a_stalled_fabric_at_once() {
         "{:?}",
         attempt.source
     );
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     assert_goes_on_and_migrates_again(&source);
 }

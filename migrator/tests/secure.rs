@@ -18,7 +18,7 @@ use partita_tls::{Options, Role};
 use support::*;
 use tempfile::TempDir;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = PATIENCE;
 const NEVER: fn() -> bool = || false;
 
 /// A CA in a directory of its own, and what it has signed.
@@ -148,7 +148,8 @@ fn plain_and_tls_sides_find_out_about_each_other() {
 fn who_does_not_finish_a_handshake_costs_one_time_limit_and_then_the_source_comes() {
     let ca = Ca::new("ours");
     let listener = listen_as(&ca.enrol("destination", Some(Role::Host)));
-    let timeouts = Timeouts { hello: Duration::from_millis(300), ..timeouts() };
+    // The source has no longer either, for each of its connections.
+    let timeouts = Timeouts { hello: Duration::from_secs(2), ..timeouts() };
     // One says nothing, one says rubbish, one stops after half a record.
     let mut strangers: Vec<TcpStream> =
         (0..3).map(|_| TcpStream::connect(("127.0.0.1", listener.address().port())).unwrap()).collect();
@@ -253,11 +254,11 @@ fn page_streams_have_to_come_from_whom_the_partition_came_from() {
     let listener = listen_as(&ca.enrol("destination", Some(Role::Host)));
     let [first, second] = ["first", "second"].map(|name| security(&ca.enrol(name, Some(Role::Host))));
     let connect = |security| {
-        Channel::new(Connection::connect(listener.address(), security, LIMIT).unwrap(), short_timeouts())
+        Channel::new(Connection::connect(listener.address(), security, LIMIT).unwrap(), timeouts())
     };
     let expect = |kinds| Expect { kinds, phase: "test", silence: LIMIT, stop: &NEVER };
     let mut built = TestDestination::new(true);
-    let options = destination::Options { annotation: Vec::new(), timeouts: short_timeouts() };
+    let options = destination::Options { annotation: Vec::new(), timeouts: timeouts() };
     let cancel = destination::Control::new();
     thread::scope(|scope| {
         let receiving = scope.spawn(|| destination::receive(&listener, &mut built, &options, &cancel));
@@ -276,6 +277,8 @@ fn page_streams_have_to_come_from_whom_the_partition_came_from() {
         assert_eq!(join(0, &first), Ok(()));
         assert!(join(1, &second).unwrap_err().contains("closed the connection"));
         drop(control);
+        // The stream that was refused is not waited for.
+        cancel.cancel();
         assert!(matches!(receiving.join().unwrap(), destination::Outcome::Failed { .. }));
     });
 }

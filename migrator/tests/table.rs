@@ -5,7 +5,8 @@
 mod support;
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -13,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use migrator::transport::{Address, Timeouts, Transport};
+use migrator::wire::{Hello, Role, VERSION_MINOR};
 use migrator::{destination, source};
 use support::proxy::{Harm, Proxy, Step, Tamper};
 use support::{FEW_PAGES, PageWrite, Setup, TestDestination, TestSource};
@@ -154,7 +156,7 @@ fn side_of_a_migration() {
         destination::receive(&listener, &mut TestDestination::new(true), &options, &control);
     }
     // It stays until it is killed, as a process would whose partition goes on.
-    thread::sleep(Duration::from_secs(60));
+    thread::sleep(2 * support::PATIENCE);
 }
 
 fn request(to: &Address, transport: Transport) -> migrator::report::Request {
@@ -224,6 +226,17 @@ fn both_here(transport: Transport, step: Step, act: Act) -> Ends {
     ends
 }
 
+/// A connection that is sent away as soon as it is taken: it speaks another version. Its reads do not wait.
+fn knock(listener: &migrator::transport::Listener) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", listener.address().port())).unwrap();
+    let hello = Hello { minor: VERSION_MINOR, role: Role::Control, streams: 1, session: [0; 16] };
+    let mut hello = hello.encode();
+    hello[8] = 99;
+    stream.write_all(&hello).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
 /// Runs a destination beside `act`, and tells whether it still waited for a source when that was over.
 fn beside<T: Send>(
     listener: &migrator::transport::Listener,
@@ -236,18 +249,19 @@ fn beside<T: Send>(
         let receiving = scope.spawn(|| destination::receive(listener, machine, &options(timeouts), &control));
         let guard = support::CancelOnDrop(&control);
         let result = act();
-        let limit = 3 * timeouts.silence;
+        let mut last = knock(listener);
         let start = std::time::Instant::now();
         let mut waits = false;
         while !receiving.is_finished() {
-            // A connection that was not understood ends within the limit for hellos; then it waits for the next one.
-            if control.progress().phase == destination::Phase::Listen
-                && start.elapsed() > Duration::from_millis(50)
-            {
+            // A connection that was not understood ends within the limit for hellos; then it takes the next one. So when it
+            // has sent this last one away and still listens, it made nothing of any before it.
+            let sent_away =
+                !matches!(last.read(&mut [0; 64]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+            if sent_away && control.progress().phase == destination::Phase::Listen {
                 waits = true;
                 control.cancel();
             }
-            assert!(start.elapsed() < limit, "the destination hangs");
+            assert!(start.elapsed() < support::PATIENCE, "the destination hangs");
             thread::sleep(Duration::from_millis(2));
         }
         drop(guard);

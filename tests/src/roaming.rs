@@ -152,7 +152,7 @@ impl<'a> Roaming<'a> {
                 moving.receiver.process.wait(5)?;
             }
             // The only good reason is that the program has ended.
-            let over = wait_for("the end of the program", 3, || Ok(self.is_over()?.then_some(())));
+            let over = wait_for("the end of the program", 10, || Ok(self.is_over()?.then_some(())));
             let (rank, error) = (moving.rank, moving.migrate.stderr());
             return match over {
                 Ok(()) => Ok(false),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -19,10 +19,14 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// What a test returns.
 pub type Result<T = ()> = std::result::Result<T, Error>;
 
-/// Arguments of a coordinator that reacts soon enough for a test.
-pub const QUICK: &[&str] = &["--sustain-s=1.5", "--cooldown-s=5", "--period-ms=200", "--host-timeout-s=2"];
-/// Arguments of a coordinator that never moves anything by itself.
-pub const STILL: &[&str] = &["--imbalance-threshold=1000000", "--host-timeout-s=2"];
+/// Arguments of a coordinator that reacts soon enough for a test. No host is lost for being slow.
+pub const QUICK: &[&str] = &["--sustain-s=1.5", "--cooldown-s=5", "--period-ms=200", "--host-timeout-s=60"];
+/// Arguments of a coordinator that never moves anything by itself. No host is lost for being slow.
+pub const STILL: &[&str] = &["--imbalance-threshold=1000000", "--host-timeout-s=60"];
+/// Of a leader: longer than a busy machine stops for, as nobody is to take over unless a test wants that.
+pub const LEASE: &str = "--lease-s=5";
+/// Only against hanging: whatever is waited for takes less than this on a machine that does anything at all.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The processes; they end with it.
 pub struct Cluster {
@@ -87,9 +91,14 @@ impl Drop for Etcd {
     }
 }
 
-/// A port that is free now.
+/// A port that stays free for whoever binds it by its number: the system gives it to nobody else, neither to a listener nor to
+/// a connection, as long as a connection that this side closed first is in TIME_WAIT on it (a minute).
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    drop(listener.accept()?);
+    drop(near);
+    Ok(listener.local_addr()?.port())
 }
 
 fn example(name: &str) -> PathBuf {
@@ -147,7 +156,7 @@ impl Cluster {
             cluster.start_agent(agent)?;
         }
         let count = agents.len();
-        cluster.wait("all hosts", 10, |it| {
+        cluster.wait("all hosts", |it| {
             Ok(it.json(&["hosts"])?.as_array().is_some_and(|hosts| hosts.len() == count))
         })?;
         Ok(cluster)
@@ -176,7 +185,7 @@ impl Cluster {
     /// Starts the first coordinator, again with the same state, and waits until one answers.
     pub fn start_coordinator(&mut self) -> Result {
         self.launch(0)?;
-        self.wait("a coordinator", 30, |it| Ok(it.client(&["hosts"])?.status.success()))
+        self.wait("a coordinator", |it| Ok(it.client(&["hosts"])?.status.success()))
     }
 
     /// Starts a coordinator; does not wait.
@@ -184,9 +193,7 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
         command.args(["serve", "--listen", &format!("{}:127.0.0.1:{}", self.scheme, self.ports[which])]);
         match &self.etcd {
-            Some(etcd) => {
-                command.args(["--standby", "--lease-s=3", "--store", &format!("etcd:{}", etcd.url())])
-            }
+            Some(etcd) => command.args(["--standby", LEASE, "--store", &format!("etcd:{}", etcd.url())]),
             None => command.arg("--state").arg(self.path().join("state.redb")),
         };
         let child = command.args(&self.options).stdout(Stdio::null()).spawn()?;
@@ -293,21 +300,33 @@ impl Cluster {
     }
 
     /// Waits until something is so.
-    pub fn wait(&self, what: &str, seconds: u64, mut is_so: impl FnMut(&Self) -> Result<bool>) -> Result {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+    pub fn wait(&self, what: &str, mut is_so: impl FnMut(&Self) -> Result<bool>) -> Result {
+        self.soon(what, |it| if is_so(it)? { Ok(()) } else { Err("it is not so".into()) })
+    }
+
+    /// Asks until there is an answer: a leader may just have gone.
+    pub fn soon<T>(&self, what: &str, ask: impl FnMut(&Self) -> Result<T>) -> Result<T> {
+        self.within(PATIENCE, what, ask)
+    }
+
+    /// Asks for a time; what matters must not be how long that is.
+    pub fn within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut ask: impl FnMut(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
         loop {
-            let last = is_so(self);
-            if matches!(last, Ok(true)) {
-                return Ok(());
-            }
+            let last = match ask(self) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
             if Instant::now() > deadline {
                 let events =
                     self.client(&["events"]).map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
-                return Err(format!(
-                    "not within {seconds} s: {what} ({last:?})\n{}",
-                    events.unwrap_or_default()
-                )
-                .into());
+                let events = events.unwrap_or_default();
+                return Err(format!("not within {limit:?}: {what} ({last})\n{events}").into());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -331,6 +350,25 @@ impl Cluster {
 
     fn until(&self) -> PathBuf {
         self.path().join("until")
+    }
+
+    /// For a manifest: moves stay in the middle, sending, until [`Cluster::let_move`].
+    pub fn held_moves(&self) -> String {
+        format!("MIGRATE_UNTIL = \"{}\"", self.path().join("move").display())
+    }
+
+    /// Moves of a manifest with [`Cluster::held_moves`] may go on, and others need not wait.
+    pub fn let_move(&self) -> Result {
+        Ok(std::fs::write(self.path().join("move"), b"")?)
+    }
+
+    /// Waits until one move of an application is as far as this.
+    pub fn wait_move(&self, id: &str, state: &str) -> Result {
+        self.wait(&format!("a move that is {state}"), |it| {
+            let app = it.app(id)?;
+            let moves = ["moves", "other_moves"].iter().filter_map(|key| app[key].as_array());
+            Ok(moves.flatten().any(|it| it["state"] == state))
+        })
     }
 
     /// Partitions of a held manifest may end.
@@ -367,15 +405,26 @@ impl Cluster {
         Ok(found.ok_or("no such application")?.clone())
     }
 
-    /// Waits for a state of an application.
-    pub fn wait_state(&self, id: &str, state: &str, seconds: u64) -> Result<Value> {
-        self.wait(&format!("{id} {state}"), seconds, |it| Ok(it.app(id)?["state"] == state))?;
-        self.app(id)
+    /// Waits for a state of an application; gives it as it was then.
+    pub fn wait_state(&self, id: &str, state: &str) -> Result<Value> {
+        self.soon(&format!("{id} {state}"), |it| it.app_in_state(id, state))
+    }
+
+    /// The application, if this is its state.
+    pub fn app_in_state(&self, id: &str, state: &str) -> Result<Value> {
+        let app = self.app(id)?;
+        if app["state"] == state { Ok(app) } else { Err(format!("it is {}", app["state"]).into()) }
     }
 
     /// Waits until every rank runs.
     pub fn wait_running(&self, id: &str) -> Result {
-        self.wait_state(id, "running", 10).map(drop)
+        self.wait_state(id, "running").map(drop)
+    }
+
+    /// Moves a rank, once its host has said that it runs there: after a move that may be a little later.
+    pub fn move_rank(&self, id: &str, rank: u64, host: &str) -> Result<Output> {
+        self.wait(&format!("rank {rank} runs"), |it| Ok(it.partition(rank)?["state"] == "running"))?;
+        self.client(&["migrate", id, &rank.to_string(), host])
     }
 
     /// A partition as `partitions --json` shows it.
@@ -390,6 +439,12 @@ impl Cluster {
         let partitions = self.json(&["partitions"])?;
         let hosts = partitions.as_array().ok_or("no list")?.iter().filter_map(|it| it["host"].as_str());
         Ok(hosts.collect())
+    }
+
+    /// Every host has reported to the coordinator that is there now.
+    pub fn all_heard(&self) -> Result<bool> {
+        let hosts = self.json(&["hosts"])?;
+        Ok(hosts.as_array().is_some_and(|all| all.iter().all(|host| host["silent_s"].is_number())))
     }
 
     /// Kinds of the events so far.
@@ -415,7 +470,7 @@ impl Cluster {
 
     /// Nothing of any partition is left: no process, no directory.
     pub fn wait_nothing_left(&self) -> Result {
-        self.wait("nothing left", 10, |it| {
+        self.wait("nothing left", |it| {
             let hosts = std::fs::read_dir(it.path())?
                 .filter_map(std::result::Result::ok)
                 .map(|it| it.path().join("p"));
@@ -435,10 +490,10 @@ impl Drop for Cluster {
     }
 }
 
-/// Asks a server on this machine by plain HTTP and reads until `enough` or the end, ten seconds at most.
+/// Asks a server on this machine by plain HTTP and reads until `enough` or the end.
 pub fn get(port: u16, path: &str, header: &str, enough: impl Fn(&str) -> bool) -> Result<String> {
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{header}\r\n")?;
     let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
     loop {

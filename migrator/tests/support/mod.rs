@@ -5,7 +5,7 @@ pub mod proxy;
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,8 +66,10 @@ pub struct PageWrite {
 /// A source whose memory can be written while it migrates.
 pub struct TestSource {
     regions: Vec<Region>,
-    /// Written when the dirty log was read for the first time: found in the blackout.
+    /// Written just before the first pause, when the last round is over: found in the blackout.
     pub late: Mutex<Vec<PageWrite>>,
+    /// Written as soon as its page was cleared in the dirty log: found after the round.
+    pub in_round: Mutex<Option<PageWrite>>,
     memory: Vec<Vec<AtomicU64>>,
     dirty: Vec<Vec<AtomicU64>>,
     tracking: AtomicBool,
@@ -97,6 +99,7 @@ impl TestSource {
         Self {
             regions: regions.to_vec(),
             late: Mutex::new(Vec::new()),
+            in_round: Mutex::new(None),
             memory,
             dirty,
             tracking: AtomicBool::new(false),
@@ -202,10 +205,6 @@ impl SourceMachine for TestSource {
         self.verb("dirty", || {
             assert_eq!(bitmap.len(), self.dirty[index].len());
             bitmap.iter_mut().zip(&self.dirty[index]).for_each(|(word, dirty)| *word |= dirty.load(SeqCst));
-            if index + 1 == self.regions.len() {
-                let late = std::mem::take(&mut *self.late.lock().unwrap());
-                late.into_iter().for_each(|write| self.write_page(write));
-            }
         })
     }
 
@@ -214,6 +213,11 @@ impl SourceMachine for TestSource {
             assert!(first_page.is_multiple_of(64) && !bitmap.is_empty());
             let dirty = &self.dirty[index][first_page as usize / 64..][..bitmap.len()];
             bitmap.iter().zip(dirty).for_each(|(word, dirty)| _ = dirty.fetch_and(!word, SeqCst));
+            let pages = first_page..first_page + 64 * bitmap.len() as u64;
+            let here = |write: &mut PageWrite| write.region == index && pages.contains(&(write.page as u64));
+            if let Some(write) = self.in_round.lock().unwrap().take_if(here) {
+                self.write_page(write);
+            }
         })
     }
 
@@ -241,7 +245,10 @@ impl SourceMachine for TestSource {
     }
 
     fn pause(&self) -> Result<(), MachineError> {
-        self.verb("pause", || ())?;
+        self.verb("pause", || {
+            let late = std::mem::take(&mut *self.late.lock().unwrap());
+            late.into_iter().for_each(|write| self.write_page(write));
+        })?;
         *self.running.write().unwrap() = false;
         Ok(())
     }
@@ -266,6 +273,8 @@ pub struct TestDestination {
     pub opens: bool,
     pub zeroed: bool,
     pub zero_writes: AtomicUsize,
+    /// Pages that came in frames, counted when they are in the memory.
+    pub written: Arc<AtomicU64>,
     pub populated: AtomicU64,
     pub state: Option<Vec<u8>>,
     pub description: Option<Description>,
@@ -280,6 +289,7 @@ impl TestDestination {
             opens: true,
             zeroed,
             zero_writes: AtomicUsize::new(0),
+            written: Arc::default(),
             populated: AtomicU64::new(0),
             state: None,
             description: None,
@@ -338,6 +348,7 @@ impl DestinationMachine for TestDestination {
 
     fn write_pages(&self, index: usize, first_page: u64, data: &[u8]) -> Result<(), MachineError> {
         self.memory[index].write(first_page as usize * PAGE_SIZE, data);
+        self.written.fetch_add((data.len() / PAGE_SIZE) as u64, SeqCst);
         self.verb("write_pages")
     }
 
@@ -369,17 +380,25 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
+/// Only against hanging: longer than anything takes on a machine that does anything at all.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Long enough for a loaded machine; tests that wait for silence shorten it.
 pub fn timeouts() -> Timeouts {
-    let silence = Duration::from_secs(8);
+    let silence = Duration::from_secs(30);
     let keep_alive = Duration::from_millis(300);
     Timeouts { silence, running: silence, frame: silence, keep_alive, ..Timeouts::default() }
 }
 
-/// For tests in which one side is silent on purpose.
+/// For tests in which the source has to come back after a break.
+pub fn resuming_timeouts() -> Timeouts {
+    Timeouts { resume: PATIENCE, ..timeouts() }
+}
+
+/// For tests in which one side is silent on purpose, and the other one no part of what is tested.
 pub fn short_timeouts() -> Timeouts {
-    let silence = Duration::from_millis(1500);
-    let hello = Duration::from_millis(1000);
+    let silence = Duration::from_millis(3000);
+    let hello = Duration::from_millis(3000);
     Timeouts { silence, running: silence, frame: silence, build: silence, hello, ..timeouts() }
 }
 
@@ -397,7 +416,8 @@ pub fn own_address() -> Option<IpAddr> {
 
 pub fn request(to: &Address, streams: u8) -> Request {
     let request = MigrateRequest { streams, ..MigrateRequest::new(to.clone()) }.check(4).unwrap();
-    Request { timeouts: timeouts(), ..request }
+    // What is forecast on a loaded machine is not what these tests are about.
+    Request { timeouts: timeouts(), downtime_limit: PATIENCE, timeout: PATIENCE, ..request }
 }
 
 /// One migration from beginning to end, over a proxy that does harm as told.
@@ -471,7 +491,7 @@ impl Setup {
             scope.spawn(|| beside(&control, &destination_control));
             let source = source::migrate(machine, &request, &control);
             let start = Instant::now();
-            while !receiving.is_finished() && start.elapsed() < 2 * timeouts.silence {
+            while !receiving.is_finished() && start.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(5));
                 if destination_control.progress().phase == destination::Phase::Listen {
                     destination_control.cancel();

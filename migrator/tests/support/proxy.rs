@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Child;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,8 +111,12 @@ pub enum Tamper {
     At(Step, Harm),
     /// Cuts after so many bytes towards the destination, over all connections.
     Bytes(usize),
+    /// The same, but not before this has counted so far: what passed may take a while to get there.
+    BytesThen(usize, Arc<AtomicU64>, u64),
     /// Changes every WINDOW, as a hostile destination would.
     Window(Box<dyn Fn(&mut Window) + Send + Sync>),
+    /// None: counts the frames of a kind from the source on.
+    Count(Kind, Arc<AtomicUsize>),
 }
 
 struct Shared {
@@ -177,7 +181,7 @@ impl Proxy {
     pub fn await_it(&self) {
         let start = Instant::now();
         while !self.has_done_it() || self.shared.victim.lock().unwrap().is_some() {
-            assert!(start.elapsed() < Duration::from_secs(20), "the step did not come");
+            assert!(start.elapsed() < super::PATIENCE, "the step did not come");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -324,6 +328,13 @@ impl Shared {
             change(&mut window);
             bytes = Frame::Window { registered_us, window }.encode().unwrap();
         }
+        if let Tamper::Count(kind, count) = &self.tamper
+            && forth
+            && !hello
+            && bytes[0] == *kind as u8
+        {
+            count.fetch_add(1, SeqCst);
+        }
         let Tamper::At(step, harm) = self.tamper else { return self.forward(to, &bytes, forth) };
         if !self.is_at(step, &bytes, hello) || self.done.swap(true, SeqCst) {
             return self.forward(to, &bytes, forth);
@@ -367,7 +378,9 @@ impl Shared {
             return true;
         }
         let mut pass = bytes.len();
-        if let (Tamper::Bytes(limit), true, false) = (&self.tamper, forth, self.done.load(SeqCst)) {
+        if let (Tamper::Bytes(limit) | Tamper::BytesThen(limit, ..), true, false) =
+            (&self.tamper, forth, self.done.load(SeqCst))
+        {
             let before = self.bytes.fetch_add(bytes.len(), SeqCst);
             pass = pass.min(limit.saturating_sub(before));
         }
@@ -375,6 +388,12 @@ impl Shared {
         self.passed.fetch_add(1, SeqCst);
         if pass == bytes.len() {
             return written;
+        }
+        if let Tamper::BytesThen(_, count, enough) = &self.tamper {
+            let start = Instant::now();
+            while count.load(SeqCst) < *enough && start.elapsed() < super::PATIENCE {
+                thread::sleep(Duration::from_millis(1));
+            }
         }
         self.done.store(true, SeqCst);
         self.cut_all()
