@@ -1,7 +1,6 @@
 //! A cluster on this machine: one coordinator and agents, with real partitions.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +13,7 @@ use crate::{Bench, Process, Result, State, binaries, is_emulated, limit, wait_fo
 #[derive(Debug)]
 pub struct Cluster<'a> {
     bench: &'a Bench,
+    /// The system chooses it at the first start.
     port: u16,
     options: Vec<String>,
     coordinator: Option<Process>,
@@ -34,10 +34,9 @@ impl<'a> Cluster<'a> {
         agents: &[(&str, &str, bool)],
         agent_options: &[&str],
     ) -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         options.push(format!("--host-timeout-s={}", if is_emulated() { 120 } else { 10 }));
-        let mut cluster = Self { bench, port, options, coordinator: None, agents: BTreeMap::new() };
+        let mut cluster = Self { bench, port: 0, options, coordinator: None, agents: BTreeMap::new() };
         cluster.start_coordinator()?;
         for (name, cpus, standby) in agents {
             let mut command = bench.command(&binaries::program("agent")?);
@@ -77,11 +76,14 @@ impl<'a> Cluster<'a> {
             .arg(self.bench.path().join("state.redb"));
         command.args(&self.options);
         let mut process = self.bench.start(command, "coordinator")?;
-        wait_for("the coordinator", 10, || {
+        self.port = wait_for("the coordinator", 10, || {
             if process.status()?.is_some() {
                 return Err(format!("it ended\n{}", process.describe()).into());
             }
-            Ok(process.stdout().starts_with(b"coordinator: listening on").then_some(()))
+            let said = String::from_utf8(process.stdout())?;
+            let Some((line, _)) = said.split_once('\n') else { return Ok(None) };
+            let port = line.strip_prefix("coordinator: listening on tcp:127.0.0.1:");
+            Ok(Some(port.ok_or_else(|| format!("it says {line:?}"))?.parse()?))
         })?;
         self.coordinator = Some(process);
         Ok(())
