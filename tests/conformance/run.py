@@ -7,8 +7,9 @@ usage: run.py --out DIR [--runner native|partition] [--vmm PROGRAM] [--memory SI
 Fetches, configures and builds the suite in DIR, runs every test with its ranks, arguments and time limit, and counts it
 as passed when it prints " No Errors", nothing after it went wrong and the status is 0 (tests that must end in an error say
 so in their list). DIR/results-RUNNER.json has every test, standard output a table per chapter. expected.txt names every
-test that is left out, with the excluded feature that it uses, and every known failure with its reason. Nothing is built
-twice, and every test is run; --resume keeps the results that DIR/progress-RUNNER.jsonl has of a run that was cut off.
+test that is left out, with the excluded feature that it uses, and every known failure with its reason; memory.txt the tests that
+need more than --memory in a partition. Nothing is built twice, and every test is run; --resume keeps the results that
+DIR/progress-RUNNER.jsonl has of a run that was cut off. partitions.md ends the document that --markdown writes.
 
 Exit status: 0 all as expected, 1 a test that is expected to pass failed (or a line of expected.txt is wrong), 2 wrong use.
 """
@@ -62,6 +63,26 @@ def expectations(path):
     return found
 
 
+def mebibytes(size):
+    """256M or 3G as a number."""
+    found = re.fullmatch(r"(\d+)([MG])", size)
+    if not found:
+        sys.exit(f"conformance: {size} is no size: say 256M or 3G")
+    return int(found[1]) * (1024 if found[2] == "G" else 1)
+
+
+def memory_needs(path):
+    """Reads memory.txt: {test or program: size of a partition}."""
+    lines = [line.split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    return {name: size for name, size in lines}
+
+
+def memory(options, test):
+    """What a partition of this test gets: --memory, or what memory.txt says if that is more."""
+    needed = options.needs.get(test.name) or options.needs.get(test.binary) or options.memory
+    return max(options.memory, needed, key=mebibytes)
+
+
 def expectation(expected, test):
     """The line for a test: by its whole name, or by its program."""
     return expected.get(test.name) or expected.get(test.binary) or ("passes", "")
@@ -78,7 +99,7 @@ def command(options, test, program):
     if options.runner == "native":
         return [TOP / "guest-shim/bin/mpirun-native", "-np", str(test.ranks), program, *test.arguments]
     environment = [word for k, v in test.environment.items() for word in ("--env", f"{k}={v}")]
-    return [options.vmm, "run", "--np", str(test.ranks), "--memory", options.memory, *environment, program, *test.arguments]
+    return [options.vmm, "run", "--np", str(test.ranks), "--memory", memory(options, test), *environment, program, *test.arguments]
 
 
 def execute(options, test, program):
@@ -181,6 +202,8 @@ def markdown(options, results, path):
     for title, verdict in (("Failures", "failed"), ("Left out, by the feature that the test uses", "excluded")):
         chosen = [r for r in results if r["verdict"] == verdict]
         lines += [f"## {title}", "", *(f"- `{r['test']}`: {r['reason'] or r['why']}" for r in chosen), "" if chosen else "None.\n"]
+    if options.runner == "native":
+        lines += [(HERE / "partitions.md").read_text()]
     path.write_text("\n".join(lines).rstrip() + "\n")
 
 
@@ -203,7 +226,7 @@ def parse():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--runner", choices=("native", "partition"), default="native")
     parser.add_argument("--vmm", type=pathlib.Path, default=TOP / "target/release/vmm")
-    parser.add_argument("--memory", default="256M", help="of a partition")
+    parser.add_argument("--memory", default="256M", help="of a partition; tests named in memory.txt get more")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--sample", action="store_true", help="only the tests of sample.txt")
     parser.add_argument("--chapter", action="append", help="attr, f77/coll, …")
@@ -216,6 +239,8 @@ def parse():
     options = parser.parse_args()
     options.out = options.out.resolve()
     options.vmm = options.vmm.resolve()
+    options.needs = memory_needs(HERE / "memory.txt")
+    mebibytes(options.memory)
     if options.runner == "partition" and shutil.which(str(options.vmm)) is None:
         parser.error(f"{options.vmm} is missing: build it or name it with --vmm")
     return options
@@ -277,7 +302,7 @@ def main():
         if options.list:
             print("\n".join(test.name for test in chosen))
             return 0
-        wrong = check_expectations(source, tests, expected)
+        wrong = check_expectations(source, tests, expected, options.needs)
         results = carry_out(options, source, chosen, expected)
     except suite.SuiteError as error:
         print(f"conformance: {error}", file=sys.stderr)
@@ -301,11 +326,12 @@ def main():
     return 1 if wrong else 0
 
 
-def check_expectations(source, tests, expected):
-    """Lines of expected.txt that name nothing, or a feature that the test does not use."""
+def check_expectations(source, tests, expected, needs):
+    """Lines of expected.txt and memory.txt that name nothing, or a feature that the test does not use."""
     wrong = []
     names = {test.name for test in tests} | {test.binary for test in tests}
     wrong += [f"expected.txt names {name}, which is not in the suite" for name in expected if name not in names]
+    wrong += [f"memory.txt names {name}, which is not in the suite" for name in needs if name not in names]
     for test in tests:
         verdict, words = expectation(expected, test)
         feature = words.split(":")[0].split()[0] if words else ""

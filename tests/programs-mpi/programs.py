@@ -136,10 +136,14 @@ class Builder:
         (self.fetched / "copying").rename(copy)
         return copy
 
+    def rsmpi_examples(self):
+        """Names of all examples."""
+        manifest = (self._rsmpi_source() / "Cargo.toml").read_text()
+        return sorted(re.findall(r'^\[\[example\]\]\nname = "(\w+)"', manifest, re.MULTILINE))
+
     def rsmpi(self):
-        """Builds all examples; returns their names."""
+        """Builds all examples."""
         source = self._rsmpi_source()
-        examples = sorted(re.findall(r'^\[\[example\]\]\nname = "(\w+)"', (source / "Cargo.toml").read_text(), re.MULTILINE))
         wrapper = self.out / "mpicc-rsmpi"  # rsmpi takes the name of one program
         wrapper.write_text(f'#!/bin/sh\nexec {self.wrappers}/mpicc-rsmpi {" ".join(self.mode)} "$@"\n')
         wrapper.chmod(0o755)
@@ -151,11 +155,10 @@ class Builder:
         if not stamp.exists() or stamp.stat().st_mtime < self.library.stat().st_mtime:
             # Cargo does not see that the library or its header has changed.
             debian_source.run(["cargo", "clean", *at, "--package", "mpi-sys"], self.log, env=environment)
-        for example in examples:
+        for example in self.rsmpi_examples():
             if example not in RSMPI_EXCLUDED:
                 words = ["cargo", "build", *at, "--features", RSMPI_FEATURES, "--example", example]
                 debian_source.run(words, self.log, env=environment)
         stamp.touch()
         (self.out / "rsmpi").unlink(missing_ok=True)
         (self.out / "rsmpi").symlink_to(pathlib.Path("cargo") / TARGET / "debug/examples")
-        return examples

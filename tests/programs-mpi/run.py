@@ -2,12 +2,12 @@
 """Builds MPI programs that we did not write with Partita's wrappers, runs them and checks what they say.
 
 usage: run.py --out DIR [--runner native|partition] [--vmm PROGRAM] [--memory SIZE] [--only TEXT]... [--time-limit SECONDS]
-              [--markdown FILE] [--build-only]
+              [--markdown FILE] [--build-only | --run-only]
 
 NetPIPE 3.7.2 and simgrid's copies of NPB EP, IS and DT (Debian source packages), and all examples of the crate mpi 0.8.2
 (rsmpi, Rust registry), fetched into DIR and built there. Ranks are processes (native) or partitions. A case passes when
 its status is 0 and its output has what a right run prints. DIR/results-RUNNER.json has every case; standard output is a
-line per case and a sum. See programs.py for the cases.
+line per case and a sum. See programs.py for the cases. --build-only and then --run-only: on two machines with one DIR.
 
 Exit status: 0 all passed, 1 not, 2 wrong use.
 """
@@ -108,7 +108,9 @@ def parse():
     parser.add_argument("--only", action="append", metavar="TEXT", help="only cases with this in their name")
     parser.add_argument("--time-limit", type=float, default=300, help="of a case, in seconds")
     parser.add_argument("--markdown", type=pathlib.Path)
-    parser.add_argument("--build-only", action="store_true")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--build-only", action="store_true")
+    parts.add_argument("--run-only", action="store_true", help="what --build-only built, perhaps on another machine")
     options = parser.parse_args()
     options.out, options.vmm = options.out.resolve(), options.vmm.resolve()
     if options.runner == "partition" and not options.build_only and shutil.which(str(options.vmm)) is None:
@@ -121,9 +123,11 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         builder = programs.Builder(options.out, TOP / "guest-shim/bin", options.runner == "native")
-        builder.netpipe()
-        builder.npb()
-        examples = builder.rsmpi()
+        if not options.run_only:
+            builder.netpipe()
+            builder.npb()
+            builder.rsmpi()
+        examples = builder.rsmpi_examples()
     except debian_source.SourceError as error:
         print(f"programs-mpi: {error}", file=sys.stderr)
         return 1
