@@ -19,6 +19,7 @@ const MARK: &str = "PARTITA_TEST_BENCH";
 pub struct Bench {
     directory: TempDir,
     started: Cell<u32>,
+    certificates: Option<PathBuf>,
 }
 
 impl Bench {
@@ -28,7 +29,26 @@ impl Bench {
         std::fs::create_dir(directory.path().join("s"))?;
         std::fs::create_dir(directory.path().join("tmp"))?;
         std::fs::create_dir(directory.path().join("log"))?;
-        Ok(Self { directory, started: Cell::new(0) })
+        Ok(Self { directory, started: Cell::new(0), certificates: None })
+    }
+
+    /// Makes certificates for this machine. Whatever is started from now on shows them, and [`Receiver`](crate::partition::Receiver)s
+    /// take migrations over TLS.
+    pub fn secure(&mut self) -> Result {
+        let out = self.path().join("certificates");
+        let mut command = self.command(&binaries::program("coordinator")?);
+        command.args(["certificates", "--head", "localhost", "--name", "here,127.0.0.1", "--out"]).arg(&out);
+        let done = self.run(command, "certificates", None, 10)?;
+        if done.status != 0 {
+            return Err(format!("coordinator certificates: {}", done.stderr).into());
+        }
+        self.certificates = Some(out);
+        Ok(())
+    }
+
+    /// Scheme of addresses at which migrations are taken.
+    pub fn scheme(&self) -> &'static str {
+        if self.certificates.is_some() { "tls" } else { "tcp" }
     }
 
     /// Its directory.
@@ -45,6 +65,11 @@ impl Bench {
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env(MARK, self.path()).env("TMPDIR", self.path().join("tmp"));
+        if let Some(certificates) = &self.certificates {
+            command.env("PARTITA_TLS_CERT", certificates.join("host-here.pem"));
+            command.env("PARTITA_TLS_KEY", certificates.join("host-here.key"));
+            command.env("PARTITA_TLS_CA", certificates.join("ca.pem"));
+        }
         command
     }
 

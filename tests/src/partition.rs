@@ -117,7 +117,8 @@ impl Receiver {
     /// Starts one with further arguments; `hold` is a phase with the file that holds it there, see [`Hold`].
     pub fn start(bench: &Bench, number: u32, arguments: &[&str], hold: Option<&Hold>) -> Result<Self> {
         let socket = bench.state().join(format!("receive-{number}.sock"));
-        let mut command = bench.vmm(["receive", "--listen", "tcp:127.0.0.1:0", "--api-socket"])?;
+        let listen = format!("{}:127.0.0.1:0", bench.scheme());
+        let mut command = bench.vmm(["receive", "--listen", &listen, "--api-socket"])?;
         command.arg(&socket).args(arguments);
         if let Some(hold) = hold {
             hold.apply(&mut command);

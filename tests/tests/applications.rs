@@ -109,16 +109,31 @@ fn heat_moves_ten_times() -> Result {
 #[test]
 #[ignore = "libfabric needs half a minute for a move in the emulated machine: tests/system.sh applications:--ignored,rdma"]
 fn heat_moves_over_rdma() -> Result {
-    let bench = Bench::new()?;
-    let words = strings(&format!("--size 32 --steps {} --seed 1 --every 100", amount(1_000_000, 120_000)));
-    let mut roaming = Roaming::start(&bench, 2, "32M", "heat", &words)?;
-    roaming.options = vec!["--transport", "rdma", "--streams", "2"];
-    while roaming.moves < 3 && roaming.step(&[roaming.moves % 2])? {}
+    moved_otherwise(&Bench::new()?, amount(1_000_000, 120_000), &["--transport", "rdma", "--streams", "2"])
+}
+
+#[test]
+fn heat_moves_over_tls() -> Result {
+    let mut bench = Bench::new()?;
+    bench.secure()?;
+    moved_otherwise(&bench, amount(1_000_000, 20_000), &["--streams", "2"])
+}
+
+/// Heat, moved once by each rank in a way that differs from the others; only once if it ends too soon.
+fn moved_otherwise(bench: &Bench, steps: u64, options: &[&'static str]) -> Result {
+    let words = strings(&format!("--size 32 --steps {steps} --seed 1 --every 100"));
+    let mut roaming = Roaming::start(bench, 2, "32M", "heat", &words)?;
+    roaming.options = options.to_vec();
+    while roaming.moves < 2 && roaming.step(&[roaming.moves])? {}
     let (moves, output) = (roaming.moves, roaming.finish(60)?);
-    println!("{moves} moves over RDMA, blackouts {:?} ms", roaming.blackouts_ms);
+    println!(
+        "{moves} moves with {options:?} over {}, blackouts {:?} ms",
+        bench.scheme(),
+        roaming.blackouts_ms
+    );
     drop(roaming);
     bench.assert_nothing_left()?;
-    let expected = still(&bench, 2, "heat", &words)?;
+    let expected = still(bench, 2, "heat", &words)?;
     if moves > 0 && output == expected { Ok(()) } else { Err(format!("{moves} moves").into()) }
 }
 
