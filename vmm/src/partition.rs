@@ -442,21 +442,7 @@ impl Partition {
 
     /// The state of a paused partition.
     pub fn save(&self) -> Result<Vec<u8>, PartitionError> {
-        self.with_vcpu(Vcpu::save).and_then(|engine| self.encode(engine))
-    }
-
-    /// How long it takes to interrupt the vCPU and to save the state, of a partition that goes on. Nothing while the vCPU is
-    /// throttled: that would be the time for which it is held.
-    pub fn rehearse_save(&self) -> Result<Option<Duration>, PartitionError> {
-        if lock(&self.throttle).is_some() {
-            return Ok(None);
-        }
-        let start = Instant::now();
-        self.with_vcpu(Vcpu::rehearse_save).and_then(|engine| self.encode(engine))?;
-        Ok(Some(start.elapsed()))
-    }
-
-    fn encode(&self, engine: EngineState) -> Result<Vec<u8>, PartitionError> {
+        let engine = self.with_vcpu(Vcpu::save)?;
         let saved = Saved {
             version: STATE_VERSION,
             engine,
@@ -465,6 +451,17 @@ impl Partition {
             directory: self.with_fabric(Fabric::directory)?,
         };
         postcard::to_stdvec(&saved).map_err(PartitionError::State)
+    }
+
+    /// How long it takes to interrupt the vCPU of a partition that goes on and to read its processor's state. Nothing while it
+    /// is throttled: that would be the time for which it is held.
+    pub fn rehearse_save(&self) -> Result<Option<Duration>, PartitionError> {
+        if lock(&self.throttle).is_some() {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        self.with_vcpu(Vcpu::rehearse_save)?;
+        Ok(Some(start.elapsed()))
     }
 
     /// Counters so far.

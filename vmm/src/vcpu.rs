@@ -93,7 +93,7 @@ enum Command {
     Pause(Sender<()>),
     Resume(Sender<()>),
     Save(Sender<Result<EngineState, VcpuError>>),
-    RehearseSave(Sender<Result<EngineState, VcpuError>>),
+    RehearseSave(Sender<Result<(), VcpuError>>),
     ReadOnlyFiles(Sender<crate::linux::ReadOnly>),
     Run(Once),
     Stop(Ending),
@@ -367,8 +367,8 @@ impl Vcpu {
         self.ask(Command::Save)?
     }
 
-    /// The state as it is between two entries of a vCPU that goes on: old when it comes, good to see what saving takes.
-    pub fn rehearse_save(&self) -> Result<EngineState, VcpuError> {
+    /// Reads the processor's state between two entries of a vCPU that goes on, for the time that it takes.
+    pub fn rehearse_save(&self) -> Result<(), VcpuError> {
         self.ask(Command::RehearseSave)?
     }
 
@@ -474,7 +474,7 @@ impl Worker {
                     let _ = reply.send(state);
                 }
                 Command::RehearseSave(reply) => {
-                    let _ = reply.send(self.state());
+                    let _ = reply.send(self.engine.cpu.save().map(drop).map_err(VcpuError::from));
                 }
                 Command::ReadOnlyFiles(reply) => {
                     let _ = reply.send(self.engine.linux.files.read_only_content());
@@ -490,9 +490,11 @@ impl Worker {
         }
     }
 
-    fn state(&self) -> Result<EngineState, VcpuError> {
-        let mut linux = self.engine.linux.clone();
-        linux.files = linux.files.split_read_only().0;
+    fn state(&mut self) -> Result<EngineState, VcpuError> {
+        // This is in the blackout, and the content of the read-only files has gone before it: it is not even copied.
+        let content = self.engine.linux.files.take_read_only();
+        let linux = self.engine.linux.clone();
+        self.engine.linux.files.join_read_only(content);
         Ok(EngineState { cpu: self.engine.cpu.save()?, linux, pending_call: self.engine.pending_call })
     }
 

@@ -114,13 +114,10 @@ impl Files {
         self.next
     }
 
-    /// Takes the content of the read-only files out of a copy that is about to be saved.
-    pub fn split_read_only(mut self) -> (Self, ReadOnly) {
-        let mut content = ReadOnly::new();
-        for (number, node) in self.nodes.iter_mut().filter(|(_, node)| node.read_only) {
-            content.push((*number, std::mem::take(&mut node.data)));
-        }
-        (self, content)
+    /// Takes the content of the read-only files out, without copying it.
+    pub fn take_read_only(&mut self) -> ReadOnly {
+        let read_only = self.nodes.iter_mut().filter(|(_, node)| node.read_only);
+        read_only.map(|(number, node)| (*number, std::mem::take(&mut node.data))).collect()
     }
 
     /// Only the content of the read-only files.
@@ -128,7 +125,7 @@ impl Files {
         self.nodes.iter().filter(|(_, n)| n.read_only).map(|(k, n)| (*k, n.data.clone())).collect()
     }
 
-    /// Puts back what [`Files::split_read_only`] took out; numbers it does not know are ignored.
+    /// Puts back what [`Files::take_read_only`] took out; numbers it does not know are ignored.
     pub fn join_read_only(&mut self, content: ReadOnly) {
         for (number, data) in content {
             if let Some(node) = self.nodes.get_mut(&number).filter(|node| node.read_only) {
@@ -443,7 +440,8 @@ mod tests {
         assert_eq!(files.open("/data/in", libc::O_RDWR), Err(EACCES));
         assert_eq!(files.unlink("/data/in"), Err(EACCES));
         assert_eq!(files.open("/data", libc::O_RDONLY), Err(EISDIR));
-        let (mut saved, content) = files.clone().split_read_only();
+        let mut saved = files.clone();
+        let content = saved.take_read_only();
         assert_ne!(saved, files);
         saved.join_read_only(content);
         assert_eq!(saved, files);
