@@ -4,11 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Cluster, Result};
+use common::{Cluster, Result, STILL};
 use nix::sys::signal::Signal;
-
-/// A coordinator that never moves anything by itself, and bears that others are slow.
-const CALM: &[&str] = &["--imbalance-threshold=1000000", "--host-timeout-s=60"];
 
 fn is_running(cluster: &Cluster) -> Result<bool> {
     Ok(cluster.partition(0)?["state"] == "running" && cluster.partition(1)?["state"] == "running")
@@ -37,7 +34,7 @@ fn whereabouts(cluster: &Cluster) -> Result<(String, u64, String, [u64; 2])> {
 
 #[test]
 fn a_standby_takes_over_from_a_killed_leader_and_applications_go_on() -> Result {
-    let mut cluster = Cluster::start_two(CALM, &["a", "b"])?;
+    let mut cluster = Cluster::start_two(STILL, &["a", "b"])?;
     let id = cluster.submit(&cluster.held_manifest(2, 200, 10, "")?)?;
     cluster.wait_running(&id)?;
     migrate(&cluster, &id, "b")?;
@@ -71,7 +68,7 @@ fn a_standby_takes_over_from_a_killed_leader_and_applications_go_on() -> Result 
 
 #[test]
 fn applications_go_on_while_etcd_is_started_again() -> Result {
-    let mut cluster = Cluster::start_two(CALM, &["a", "b"])?;
+    let mut cluster = Cluster::start_two(STILL, &["a", "b"])?;
     let id = cluster.submit(&cluster.held_manifest(2, 200, 10, "")?)?;
     cluster.wait_running(&id)?;
     // Shorter and longer than the lease.
@@ -90,7 +87,7 @@ fn applications_go_on_while_etcd_is_started_again() -> Result {
 
 #[test]
 fn a_leader_that_was_replaced_is_refused() -> Result {
-    let cluster = Cluster::start_two(CALM, &["a", "b"])?;
+    let cluster = Cluster::start_two(STILL, &["a", "b"])?;
     let id = cluster.submit(&cluster.held_manifest(2, 200, 10, "")?)?;
     cluster.wait_running(&id)?;
     cluster.signal_one(0, Signal::SIGSTOP)?;
@@ -122,7 +119,7 @@ fn fence(cluster: &Cluster) -> Result<u64> {
 
 #[test]
 fn agents_refuse_a_coordinator_with_an_older_token() -> Result {
-    let mut cluster = Cluster::start(CALM, &["a"])?;
+    let mut cluster = Cluster::start(STILL, &["a"])?;
     let (state, copy) = (cluster.path().join("state.redb"), cluster.path().join("old.redb"));
     cluster.kill_coordinator()?;
     std::fs::copy(&state, &copy)?;

@@ -9,13 +9,12 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::{Cluster, Result};
+use common::{Cluster, Result, STILL};
 use coordinator::journal::Journal;
 use coordinator::state::{MovePhase, Phase, State};
 use coordinator::store::etcd::{Etcd, Options};
 use nix::sys::signal::Signal;
 
-const CALM: &[&str] = &["--imbalance-threshold=1000000", "--host-timeout-s=60"];
 const HOSTS: [&str; 3] = ["a", "b", "c"];
 const RANKS: u64 = 2;
 
@@ -42,7 +41,7 @@ struct Chaos {
 
 impl Chaos {
     fn start(seed: u64) -> Result<Self> {
-        let cluster = Cluster::start_two(CALM, &HOSTS)?;
+        let cluster = Cluster::start_two(STILL, &HOSTS)?;
         let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let mut chaos =
             Self { cluster, random, id: String::new(), hit: BTreeSet::new(), kills: BTreeMap::new() };

@@ -252,11 +252,13 @@ impl<'a> Cluster<'a> {
                 let what = format!("rank {rank} to be given up by {}", earlier.display());
                 wait_for(&what, 30, || {
                     let state = crate::Control::at(&earlier).status().ok().map(|status| status.state);
-                    match has_given_up(state) {
-                        Some(false) => {
+                    match state {
+                        Some(State::Running) => {
                             Err(format!("rank {rank} runs twice: {earlier:?} and {latest:?}").into())
                         }
-                        given_up => Ok(given_up.map(drop)),
+                        Some(State::Migrating) => Ok(None),
+                        // It has given it up, or is gone.
+                        _ => Ok(Some(())),
                     }
                 })?;
             }
@@ -283,16 +285,6 @@ impl<'a> Cluster<'a> {
             self.assert_one_owner_each()?;
             std::thread::sleep(limit(1) / 4);
         }
-    }
-}
-
-/// Whether the process of an epoch that a later one has followed keeps away from its rank, by what it says it does (nothing if
-/// it is gone); `None` while that is open.
-fn has_given_up(state: Option<State>) -> Option<bool> {
-    match state {
-        Some(State::Running) => Some(false),
-        Some(State::Migrating) => None,
-        _ => Some(true),
     }
 }
 

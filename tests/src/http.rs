@@ -1,5 +1,5 @@
 //! `GET` on the control sockets of partitions and on the coordinator, for what tests ask again and again: to start `vmm ctl` or
-//! `coordinator` for every question would be most of what a test does in the emulated machine.
+//! `coordinator` for every question costs the emulated machine more than the answer.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -17,7 +17,7 @@ const MOMENT_LOOK: Duration = Duration::from_micros(50);
 pub struct Source {
     partition: Arc<Partition>,
     regions: [(u64, u64); 3],
-    /// What saving took when it was tried, in ascending order.
+    /// What it took to interrupt the vCPU and to read its state when that was tried, in ascending order.
     rehearsed: Mutex<Vec<Duration>>,
 }
 
@@ -69,7 +69,8 @@ impl SourceMachine for Source {
         Ok(self.partition.throttle(share.part())?)
     }
 
-    /// Twice what saving takes, as tried once for every question (the median): there the same state is decoded and set.
+    /// Twice what it takes to interrupt the vCPU and to read its state, as tried once for every question (the median): there the
+    /// same state is set. It does not see the fabric stop, nor the state being encoded.
     fn switch_cost(&self) -> Duration {
         let mut rehearsed = self.rehearsed.lock().unwrap_or_else(PoisonError::into_inner);
         // An error ends the move where it matters, not here.

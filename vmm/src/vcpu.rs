@@ -470,8 +470,7 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Save(reply) => {
-                    let state = if self.paused { self.state() } else { Err(VcpuError::NotPaused) };
-                    let _ = reply.send(state);
+                    let _ = reply.send(self.save());
                 }
                 Command::RehearseSave(reply) => {
                     let _ = reply.send(self.engine.cpu.save().map(drop).map_err(VcpuError::from));
@@ -490,7 +489,10 @@ impl Worker {
         }
     }
 
-    fn state(&mut self) -> Result<EngineState, VcpuError> {
+    fn save(&mut self) -> Result<EngineState, VcpuError> {
+        if !self.paused {
+            return Err(VcpuError::NotPaused);
+        }
         // This is in the blackout, and the content of the read-only files has gone before it: it is not even copied.
         let content = self.engine.linux.files.take_read_only();
         let linux = self.engine.linux.clone();
