@@ -18,7 +18,7 @@ use control::{
     MoveId, MoveView, OutputAnswer, PartitionView, PlanView, Rank, SeriesAnswer, Stream, Submitted,
     TcpAddress, TrafficView, encode, one_line,
 };
-use hyper::Method;
+use partita_http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -1,23 +1,17 @@
-//! The command-line client's side of HTTP: one request over TCP or TLS, with bounds on time and size.
+//! How the command-line client asks coordinators: which one, who asks, and what to say when there is no answer.
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{ErrorBody, MESSAGE_BYTES_MAX, TcpAddress};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use partita_tls::{IdentityError, Options, Role, Wanted, explain_cause, streams};
+use control::{MESSAGE_BYTES_MAX, TcpAddress};
+use partita_http::{HttpError, Method, Request, Server, StatusCode, ask};
+use partita_tls::{IdentityError, Options, Role, Wanted};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 /// Longer than the server keeps anybody waiting.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,15 +53,14 @@ pub enum ClientError {
         #[source]
         source: std::io::Error,
     },
-    /// It went away.
-    #[error("the connection to the coordinator broke")]
-    Exchange(#[source] hyper::Error),
-    /// It answered something else.
-    #[error("the coordinator's answer is not usable")]
-    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It did not answer.
-    #[error("the coordinator did not answer within {TIMEOUT:?}")]
-    Timeout,
+    /// It went away, did not answer, or answered something else.
+    #[error("coordinator {address}")]
+    Unanswered {
+        /// Its address.
+        address: TcpAddress,
+        /// Which of them.
+        source: HttpError,
+    },
     /// It does not lead.
     #[error("{0}")]
     Standby(String),
@@ -77,6 +70,16 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    fn of(address: &TcpAddress, error: HttpError) -> Self {
+        let address = address.clone();
+        match error {
+            HttpError::Connect(source) => Self::Connect { address, source },
+            HttpError::Secure(source) => Self::Distrust { address, text: source.to_string() },
+            HttpError::Refused(text) => Self::Refused(text),
+            source => Self::Unanswered { address, source },
+        }
+    }
+
     /// May the same request work a little later?
     pub fn is_passing(&self) -> bool {
         !matches!(self, Self::Refused(_) | Self::Distrust { .. } | Self::Identity(_) | Self::Token { .. })
@@ -128,7 +131,7 @@ pub async fn call<T: DeserializeOwned>(
     path: &str,
     body: Vec<u8>,
 ) -> Result<T, ClientError> {
-    let mut last = ClientError::Timeout;
+    let mut last = ClientError::Standby("no coordinator leads".to_owned());
     for address in &target.addresses {
         match call_one(target, address, method.clone(), path, body.clone()).await {
             // It has not been asked, so another one may be.
@@ -146,82 +149,22 @@ async fn call_one<T: DeserializeOwned>(
     path: &str,
     body: Vec<u8>,
 ) -> Result<T, ClientError> {
-    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, address, method, path, body))
-        .await
-        .map_err(|_| ClientError::Timeout)??;
-    if !status.is_success() {
-        let text = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.error);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            return Err(ClientError::Standby(text.unwrap_or_default()));
-        }
-        return Err(ClientError::Refused(
-            text.unwrap_or_else(|_| format!("the coordinator answered {status}")),
-        ));
-    }
-    serde_json::from_slice(&body).map_err(|error| ClientError::Answer(error.into()))
-}
-
-async fn exchange(
-    target: &Target,
-    address: &TcpAddress,
-    method: Method,
-    path: &str,
-    body: Vec<u8>,
-) -> Result<(StatusCode, Vec<u8>), ClientError> {
-    let error = |source| ClientError::Connect { address: address.clone(), source };
-    let stream = TcpStream::connect((address.host(), address.port())).await.map_err(error)?;
-    stream.set_nodelay(true).map_err(error)?;
-    match target.config.as_ref().filter(|_| address.is_tls()) {
-        None => converse(target, stream, method, path, body).await,
-        Some(config) => {
-            let distrust = |text: String| ClientError::Distrust { address: address.clone(), text };
-            let stream = streams::connect(config.clone(), address.host(), stream, TIMEOUT)
-                .await
-                .map_err(|error| distrust(error.to_string()))?;
-            // What a server thinks of our certificate comes with the first answer.
-            let answer = converse(target, stream, method, path, body).await;
-            answer.map_err(|error| explain_cause(&error).map_or(error, distrust))
-        }
-    }
-}
-
-async fn converse<S>(
-    target: &Target,
-    stream: S,
-    method: Method,
-    path: &str,
-    body: Vec<u8>,
-) -> Result<(StatusCode, Vec<u8>), ClientError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Exchange)?;
-    let mut request = Request::builder();
-    if let Some(token) = &target.token {
-        request = request.header("authorization", format!("Bearer {token}"));
-    }
-    let request = request
-        .method(method)
-        .uri(path)
-        .header("host", "partita")
-        .header("content-type", "application/json")
-        .header("connection", "close")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| ClientError::Answer(error.into()))?;
-    let driver = async {
-        // Its error comes out of the exchange as well.
-        let _ = connection.await;
-        std::future::pending::<Infallible>().await
+    let (host, port) = (address.host().to_owned(), address.port());
+    let server = match target.config.as_ref().filter(|_| address.is_tls()) {
+        Some(config) => Server::Tls(host, port, config.clone()),
+        None => Server::Tcp(host, port),
     };
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(ClientError::Exchange)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok((status, body.map_err(ClientError::Answer)?.to_bytes().to_vec()))
+    let request = Request {
+        body,
+        token: target.token.as_deref(),
+        within: Some(TIMEOUT),
+        answer_bytes_max: ANSWER_BYTES_MAX,
+        ..Request::new(method, path)
     };
-    tokio::select! {
-        never = driver => match never {},
-        answer = exchange => answer,
+    let failed = |error| ClientError::of(address, error);
+    let answer = ask(&server, request).await.map_err(failed)?;
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        return Err(ClientError::Standby(answer.refusal().unwrap_or_default()));
     }
+    answer.json().map_err(failed)
 }

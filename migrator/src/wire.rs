@@ -45,9 +45,9 @@ pub const ZERO_PAGES_MAX: u32 = 1 << 16;
 pub const STATE_PIECE_BYTES: usize = 256 * 1024;
 /// Most bytes of machine facts in one frame; with them a DESCRIBE stays below [`DESCRIPTION_BYTES_MAX`].
 pub const MACHINE_PIECE_BYTES: usize = 128 * 1024;
-/// Most bytes of a partition's machine facts: 1 GiB of files, and what describes the program.
-pub const MACHINE_BYTES_MAX: u64 = (1 << 30) + (64 << 20);
-/// Bytes of a saved state (writable files of the partition are in it).
+/// Most bytes of a partition's machine facts: its sizes, and the symbols of its program.
+pub const MACHINE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a saved state (what the partition's files grew by during the move is in it).
 pub const STATE_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of an encoded description.
 pub const DESCRIPTION_BYTES_MAX: usize = 256 * 1024;

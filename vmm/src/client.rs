@@ -2,38 +2,34 @@
 
 use std::path::{Path, PathBuf};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use migrator::report::one_line;
+use partita_http::{HttpError, Method, Request, ask_socket};
 use serde_json::{Value, json};
 
 use crate::cli::{Action, CtlArgs, Failure, MigrateArgs, Outcome};
 
-const ANSWER_BYTES_MAX: usize = 16 << 20;
-
 pub fn run(arguments: &CtlArgs) -> Outcome {
     let (method, path, body) = match &arguments.action {
-        Action::Status => ("GET", "/v1/status", Value::Null),
-        Action::Counters => ("GET", "/v1/counters", Value::Null),
-        Action::Pause => ("POST", "/v1/pause", Value::Null),
-        Action::Resume { in_doubt } => ("POST", "/v1/resume", json!({ "in_doubt": in_doubt })),
-        Action::Stop => ("POST", "/v1/stop", Value::Null),
-        Action::Migrate(migrate) => ("POST", "/v1/migrate", migration(migrate)),
-        Action::Cancel => ("POST", "/v1/migrate/cancel", Value::Null),
-        Action::Switch => ("POST", "/v1/migrate/switch", Value::Null),
+        Action::Status => (Method::GET, "/v1/status", Value::Null),
+        Action::Counters => (Method::GET, "/v1/counters", Value::Null),
+        Action::Pause => (Method::POST, "/v1/pause", Value::Null),
+        Action::Resume { in_doubt } => (Method::POST, "/v1/resume", json!({ "in_doubt": in_doubt })),
+        Action::Stop => (Method::POST, "/v1/stop", Value::Null),
+        Action::Migrate(migrate) => (Method::POST, "/v1/migrate", migration(migrate)),
+        Action::Cancel => (Method::POST, "/v1/migrate/cancel", Value::Null),
+        Action::Switch => (Method::POST, "/v1/migrate/switch", Value::Null),
         Action::Bandwidth { cap } => {
-            ("POST", "/v1/migrate/bandwidth", json!({ "bandwidth_bytes_per_s": cap.0 }))
+            (Method::POST, "/v1/migrate/bandwidth", json!({ "bandwidth_bytes_per_s": cap.0 }))
         }
         Action::Share { generation, units } => {
-            ("PUT", "/v1/units", json!({ "generation": generation, "target": units }))
+            (Method::PUT, "/v1/units", json!({ "generation": generation, "target": units }))
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(|e| Failure::failed(format!("cannot start: {e}")))?;
-    let answer = runtime.block_on(request(&arguments.socket, method, path, &body))?;
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let request = Request { body, ..Request::new(method, path) };
+    let answer = partita_http::wait(ask_socket(&arguments.socket, request));
+    let answer: Value =
+        answer.and_then(|answer| answer.json()).map_err(|error| failure(&arguments.socket, &error))?;
     if arguments.json {
         println!("{answer}");
     } else {
@@ -65,42 +61,16 @@ fn migration(arguments: &MigrateArgs) -> Value {
     })
 }
 
-async fn request(socket: &Path, method: &str, path: &str, body: &Value) -> Result<Value, Failure> {
-    let fail = |e: &dyn std::fmt::Display| Failure::failed(format!("{}: {e}", socket.display()));
-    let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| {
-        Failure::failed(format!(
-            "{}: cannot connect: {e}; is there a vmm with this control socket?",
-            socket.display()
-        ))
-    })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| fail(&e))?;
-    let text = if body.is_null() { String::new() } else { body.to_string() };
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "partition")
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(text)))
-        .map_err(|e| fail(&e))?;
-    // It ends with the exchange, or the exchange with it.
-    tokio::spawn(connection);
-    let exchange = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| fail(&format_args!("the vmm closed the connection: {e}")))?;
-        let status = response.status();
-        let body =
-            Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| fail(&e))?;
-        let value: Value = serde_json::from_slice(&body.to_bytes()).map_err(|e| fail(&e))?;
-        if status.is_success() {
-            return Ok(value);
+/// Where, why, and what to do about it.
+fn failure(socket: &Path, error: &HttpError) -> Failure {
+    let why = match error {
+        HttpError::Connect(error) => {
+            format!("cannot connect: {error}; is there a vmm with this control socket?")
         }
-        let text = value.get("error").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
-        Err(fail(&text))
+        HttpError::Exchange(error) => format!("the vmm closed the connection: {error}"),
+        error => one_line(error),
     };
-    exchange.await
+    Failure::failed(format!("{}: {why}", socket.display()))
 }
 
 fn print(action: &Action, answer: &Value) {

@@ -4,7 +4,7 @@ use crate::finding::Finding;
 use crate::tree::{Member, Tree};
 
 /// Each package with the packages of ours it may depend on, also for its tests and its build script.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("partita-abi", &[]),
     ("partita-kernel", &["partita-abi"]),
     ("partita-mpi", &["partita-abi"]),
@@ -12,12 +12,13 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("control", &[]),
     ("planner", &["control"]),
     ("partita-tls", &[]),
+    ("partita-http", &["partita-tls"]),
     ("partita-rdma", &[]),
-    ("migrator", &["partita-rdma", "partita-tls"]),
-    ("vmm", &["partita-abi", "partita-kernel", "partita-rdma", "partita-tls", "migrator"]),
-    ("agent", &["control", "partita-tls"]),
+    ("migrator", &["partita-http", "partita-rdma", "partita-tls"]),
+    ("vmm", &["partita-abi", "partita-kernel", "partita-http", "partita-rdma", "partita-tls", "migrator"]),
+    ("agent", &["control", "partita-http", "partita-tls"]),
     // agent: only for the coordinator's own whole-cluster tests, which start real agents.
-    ("coordinator", &["control", "planner", "partita-tls", "agent"]),
+    ("coordinator", &["control", "planner", "partita-http", "partita-tls", "agent"]),
     ("xtask", &[]),
 ];
 

@@ -20,8 +20,8 @@ use crate::host::Host;
 use crate::partition::{Key, Partition, supervise};
 use crate::vmm_api::{self, Migrated, VmmError};
 
-/// A process that does not answer after this long never will.
-const START: Duration = Duration::from_secs(20);
+/// A process that does not answer after this long never will, not even on a host that is busy or stood still: there 20 s were too few.
+const START: Duration = Duration::from_secs(60);
 /// An arriving partition gets this long to be complete before it is given up.
 const ARRIVE: Duration = Duration::from_secs(2);
 /// How long the process of a program that has ended may stay.

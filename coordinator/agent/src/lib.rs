@@ -14,7 +14,6 @@ mod cli;
 mod command;
 mod epochs;
 mod host;
-mod http;
 mod link;
 mod metrics;
 mod output;

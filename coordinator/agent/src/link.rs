@@ -5,17 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use control::{
-    Answer, ClusterId, Commands, CommandsRequest, MessageError, PROTOCOL, TcpAddress, decode, encode,
-    one_line,
+    Answer, ClusterId, Commands, CommandsRequest, MESSAGE_BYTES_MAX, MessageError, PROTOCOL, TcpAddress,
+    decode, encode, one_line,
 };
-use hyper::{Method, StatusCode};
+use partita_http::{HttpError, Method, Request, Server, StatusCode, ask};
 use rustls::ClientConfig;
 use thiserror::Error;
 
 use crate::command;
 use crate::epochs::EpochError;
 use crate::host::Host;
-use crate::http::{HttpError, Target, request};
 
 /// A report at least this often.
 const REPORT_PERIOD: Duration = Duration::from_millis(500);
@@ -187,15 +186,21 @@ impl Link {
     ) -> Result<Vec<u8>, LinkError> {
         let address = self.address(turn);
         let (name, port) = (address.host().to_owned(), address.port());
-        let target = match self.config.as_ref().filter(|_| address.is_tls()) {
-            Some(config) => Target::Tls(name, port, config.clone()),
-            None => Target::Tcp(name, port),
+        let server = match self.config.as_ref().filter(|_| address.is_tls()) {
+            Some(config) => Server::Tls(name, port, config.clone()),
+            None => Server::Tcp(name, port),
         };
-        let (status, body) = request(&target, Method::POST, path, body, timeout).await?;
-        if status == StatusCode::OK {
-            return Ok(body);
+        let request = Request {
+            body,
+            within: Some(timeout),
+            answer_bytes_max: MESSAGE_BYTES_MAX,
+            ..Request::new(Method::POST, path)
+        };
+        let answer = ask(&server, request).await?;
+        if answer.status == StatusCode::OK {
+            return Ok(answer.body);
         }
-        let text = serde_json::from_slice::<control::ErrorBody>(&body).map(|body| body.error);
-        Err(LinkError::Refused(text.unwrap_or_else(|_| format!("HTTP status {status}"))))
+        let text = answer.refusal().unwrap_or_else(|| format!("HTTP status {}", answer.status));
+        Err(LinkError::Refused(text))
     }
 }

@@ -6,13 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use control::{Counters, MoveReport, PartitionState, Peer, PeerTraffic, Rank, one_line};
-use hyper::{Method, StatusCode};
+use control::{Counters, MESSAGE_BYTES_MAX, MoveReport, PartitionState, Peer, PeerTraffic, Rank, one_line};
+use partita_http::{Answer, HttpError, Method, Request, Server, StatusCode, ask};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-
-use crate::http::{HttpError, Target, request};
 
 const QUICK: Duration = Duration::from_secs(2);
 /// A migration ends by itself (its own `timeout_s`); this only bounds a VMM that hangs.
@@ -36,8 +34,6 @@ pub(crate) enum VmmError {
     Http { socket: PathBuf, source: HttpError },
     #[error("{0}")]
     Refused(String),
-    #[error("vmm at {}: its answer is not understood: {source}", socket.display())]
-    Json { socket: PathBuf, source: serde_json::Error },
 }
 
 /// `Status` of the API.
@@ -177,40 +173,39 @@ async fn call(
     path: &str,
     body: Vec<u8>,
     timeout: Duration,
-) -> Result<(StatusCode, Vec<u8>), VmmError> {
-    request(&Target::Unix(socket.to_owned()), method, path, body, timeout)
+) -> Result<Answer, VmmError> {
+    let within = Some(timeout);
+    let answer_bytes_max = MESSAGE_BYTES_MAX;
+    let request = Request { body, within, answer_bytes_max, ..Request::new(method, path) };
+    ask(&Server::Unix(socket.to_owned()), request)
         .await
         .map_err(|source| VmmError::Http { socket: socket.to_owned(), source })
 }
 
-fn error_text(status: StatusCode, body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Body {
-        error: String,
-    }
-    match serde_json::from_slice::<Body>(body) {
-        Ok(body) => body.error.chars().take(1000).collect(),
-        Err(_) => format!("the vmm answered {status}"),
+fn error_text(answer: &Answer) -> String {
+    match answer.refusal() {
+        Some(text) => text.chars().take(1000).collect(),
+        None => format!("the vmm answered {}", answer.status),
     }
 }
 
-fn read<T: DeserializeOwned>(socket: &Path, status: StatusCode, body: &[u8]) -> Result<T, VmmError> {
-    if !status.is_success() {
-        return Err(VmmError::Refused(error_text(status, body)));
+fn read<T: DeserializeOwned>(socket: &Path, answer: &Answer) -> Result<T, VmmError> {
+    if !answer.status.is_success() {
+        return Err(VmmError::Refused(error_text(answer)));
     }
-    serde_json::from_slice(body).map_err(|source| VmmError::Json { socket: socket.to_owned(), source })
+    answer.json().map_err(|source| VmmError::Http { socket: socket.to_owned(), source })
 }
 
 /// `GET /v1/status`.
 pub(crate) async fn status(socket: &Path) -> Result<Status, VmmError> {
-    let (status, body) = call(socket, Method::GET, "/v1/status", Vec::new(), QUICK).await?;
-    read(socket, status, &body)
+    let answer = call(socket, Method::GET, "/v1/status", Vec::new(), QUICK).await?;
+    read(socket, &answer)
 }
 
 /// `GET /v1/counters`.
 pub(crate) async fn counters(socket: &Path) -> Result<Counters, VmmError> {
-    let (status, body) = call(socket, Method::GET, "/v1/counters", Vec::new(), QUICK).await?;
-    let from: VmmCounters = read(socket, status, &body)?;
+    let answer = call(socket, Method::GET, "/v1/counters", Vec::new(), QUICK).await?;
+    let from: VmmCounters = read(socket, &answer)?;
     let traffic = |peer: &VmmPeer| {
         // What was measured before the rings were shared says nothing about them.
         let round_trip = peer.round_trip.as_ref().filter(|_| !peer.shared);
@@ -244,50 +239,49 @@ pub(crate) async fn counters(socket: &Path) -> Result<Counters, VmmError> {
 /// `POST /v1/resume` for a partition in doubt.
 pub(crate) async fn resume_in_doubt(socket: &Path) -> Result<(), VmmError> {
     let body = br#"{"in_doubt":true}"#.to_vec();
-    let (status, body) = call(socket, Method::POST, "/v1/resume", body, QUICK).await?;
-    read::<serde::de::IgnoredAny>(socket, status, &body).map(|_| ())
+    let answer = call(socket, Method::POST, "/v1/resume", body, QUICK).await?;
+    read::<serde::de::IgnoredAny>(socket, &answer).map(|_| ())
 }
 
 /// `PUT /v1/peers/{rank}` for each.
 pub(crate) async fn set_peers(socket: &Path, peers: &BTreeMap<Rank, Peer>) -> Result<(), VmmError> {
     for (rank, peer) in peers {
         let path = format!("/v1/peers/{rank}");
-        let (status, body) = call(socket, Method::PUT, &path, control::encode(peer), QUICK).await?;
-        read::<serde::de::IgnoredAny>(socket, status, &body)?;
+        let answer = call(socket, Method::PUT, &path, control::encode(peer), QUICK).await?;
+        read::<serde::de::IgnoredAny>(socket, &answer)?;
     }
     Ok(())
 }
 
 /// `PUT /v1/units`.
 pub(crate) async fn give_share(socket: &Path, share: serde_json::Value) -> Result<(), VmmError> {
-    let (status, body) =
-        call(socket, Method::PUT, "/v1/units", share.to_string().into_bytes(), QUICK).await?;
-    read::<serde::de::IgnoredAny>(socket, status, &body).map(|_| ())
+    let answer = call(socket, Method::PUT, "/v1/units", share.to_string().into_bytes(), QUICK).await?;
+    read::<serde::de::IgnoredAny>(socket, &answer).map(|_| ())
 }
 
 /// `POST /v1/migrate/switch`.
 pub(crate) async fn switch(socket: &Path) -> Result<(), VmmError> {
-    let (status, body) = call(socket, Method::POST, "/v1/migrate/switch", Vec::new(), QUICK).await?;
-    read::<serde::de::IgnoredAny>(socket, status, &body).map(|_| ())
+    let answer = call(socket, Method::POST, "/v1/migrate/switch", Vec::new(), QUICK).await?;
+    read::<serde::de::IgnoredAny>(socket, &answer).map(|_| ())
 }
 
 /// `POST /v1/migrate` with `request`; returns when the migration is over.
 pub(crate) async fn migrate(socket: &Path, request: serde_json::Value) -> Migrated {
     let request = request.to_string().into_bytes();
-    let (status, body) = match call(socket, Method::POST, "/v1/migrate", request, MIGRATE).await {
+    let answer = match call(socket, Method::POST, "/v1/migrate", request, MIGRATE).await {
         Ok(answer) => answer,
         Err(error) => return Migrated::InDoubt(one_line(&error)),
     };
-    match status {
+    match answer.status {
         StatusCode::OK => {
-            let report = serde_json::from_slice::<VmmMoveReport>(&body).ok();
+            let report = answer.json::<VmmMoveReport>().ok();
             Migrated::Moved(report.map(move_report).unwrap_or_default())
         }
-        StatusCode::GONE => Migrated::Ended(error_text(status, &body)),
+        StatusCode::GONE => Migrated::Ended(error_text(&answer)),
         // Refused or failed: the partition goes on here.
-        StatusCode::BAD_GATEWAY => Migrated::NotMoved(error_text(status, &body)),
-        status if status.is_client_error() => Migrated::NotMoved(error_text(status, &body)),
-        _ => Migrated::InDoubt(error_text(status, &body)),
+        StatusCode::BAD_GATEWAY => Migrated::NotMoved(error_text(&answer)),
+        status if status.is_client_error() => Migrated::NotMoved(error_text(&answer)),
+        _ => Migrated::InDoubt(error_text(&answer)),
     }
 }
 

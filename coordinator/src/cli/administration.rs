@@ -7,7 +7,7 @@ use control::{
     CalibrationView, HostAction, HostExplanation, HostName, HostOrder, HostView, PolicyView, Specification,
     encode,
 };
-use hyper::Method;
+use partita_http::Method;
 
 use super::{CliError, Client, show};
 use crate::client::{ClientError, call};

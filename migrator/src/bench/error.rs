@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use partita_http::HttpError;
 use thiserror::Error;
 
-use super::api::ApiError;
 use super::qmp::QmpError;
 
 /// Why a bench ended early.
@@ -97,7 +97,7 @@ pub enum BenchError {
         run: u32,
         /// What the API said.
         #[source]
-        source: ApiError,
+        source: HttpError,
     },
     /// A command to QEMU failed.
     #[error("QEMU: {doing} failed ({said})")]

@@ -192,13 +192,13 @@ impl Drop for Hosts {
     }
 }
 
-/// Namespaces of a bench that was killed.
+/// Namespaces of a bench that was killed; what has our id is of one that had it before us.
 fn remove_stale() {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.get(..rest.len().saturating_sub(1)));
         if let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok())
-            && !Path::new(&format!("/proc/{pid}")).exists()
+            && (pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
         {
             let _ = tool("ip", &["netns", "delete", &name]);
         }
@@ -239,22 +239,30 @@ mod tests {
             assert_eq!(Hosts::linked(rate).unwrap_err().status(), 2);
             return;
         }
-        // A namespace of a process that is gone is removed too: no process has this id.
-        let stale = format!("{PREFIX}4194999a");
-        let Ok(_) = tool("ip", &["netns", "add", &stale]) else {
+        // Namespaces of a process that is gone are removed, also if it had our id; not those of one that lives.
+        let mut gone = Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let [stale, ours, others] = [gone.id(), std::process::id(), std::os::unix::process::parent_id()]
+            .map(|pid| format!("{PREFIX}{pid}b"));
+        if tool("ip", &["netns", "add", &stale]).is_err() {
             eprintln!("not run: this root may not make network namespaces");
             return;
-        };
+        }
+        tool("ip", &["netns", "add", &ours]).unwrap();
+        tool("ip", &["netns", "add", &others]).unwrap();
         let hosts = match Hosts::linked(rate) {
             Ok(hosts) => hosts,
             Err(error) => {
                 // No tbf in this kernel: still nothing may be left.
                 eprintln!("no link: {error}");
-                assert!(!exists(&format!("{PREFIX}{}a", std::process::id())));
+                tool("ip", &["netns", "delete", &others]).unwrap();
+                assert!(!exists(&ours));
                 return;
             }
         };
-        assert!(!exists(&stale));
+        let others_stay = exists(&others);
+        tool("ip", &["netns", "delete", &others]).unwrap();
+        assert!(!exists(&stale) && others_stay);
         let names = hosts.namespaces.clone().unwrap();
         assert!(names.iter().all(|name| exists(name)));
         let output = hosts.command(0, Path::new("ip")).args(["-o", "address"]).output().unwrap();

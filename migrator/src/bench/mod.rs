@@ -7,7 +7,6 @@
 //!                                                               └──► output: table, JSON, CSV; plot: SVG
 //! ```
 
-mod api;
 mod case;
 mod error;
 mod link;

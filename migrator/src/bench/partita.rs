@@ -4,9 +4,10 @@ use std::io::PipeWriter;
 use std::path::{Path, PathBuf};
 
 use migrator::clock;
+use partita_http::{HttpError, Method, Request, ask_socket};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::api;
 use super::case::Workload;
 use super::error::BenchError;
 use super::observe::{self, Observation, Observer};
@@ -73,7 +74,7 @@ impl<'a> Partita<'a> {
         let process = self.processes.last_mut();
         let mut ended = process.map(|process| move || process.has_ended());
         let found = processes::wait_for(START, || {
-            let status = api::get::<Value>(socket, "/v1/status").ok();
+            let status = ask::<Value>(socket, Request::new(Method::GET, "/v1/status")).ok();
             let status = status.filter(|status| status["state"] == wanted);
             let listen = status.map(|status| status["listen"].as_str().unwrap_or_default().to_owned());
             match listen {
@@ -88,6 +89,11 @@ impl<'a> Partita<'a> {
             said: processes::last_words(&self.setup.log()),
         })
     }
+}
+
+/// Asks a partition by its control socket, and waits as long as the answer takes.
+fn ask<T: DeserializeOwned>(socket: &Path, request: Request) -> Result<T, HttpError> {
+    partita_http::wait(ask_socket(socket, request))?.json()
 }
 
 /// Rings that two hosts would have.
@@ -149,7 +155,9 @@ impl Session for Partita<'_> {
             "insecure": hosts.are_linked(),
         });
         let begin_us = clock::realtime_us();
-        let answer = api::post::<Reported>(&self.socket, "/v1/migrate", &body);
+        let body = body.to_string().into_bytes();
+        let request = Request { body, ..Request::new(Method::POST, "/v1/migrate") };
+        let answer = ask::<Reported>(&self.socket, request);
         let end_us = clock::realtime_us();
         processes::go_on()?;
         let reported = answer.map_err(|source| BenchError::Migrate { run, source })?;
@@ -165,7 +173,7 @@ impl Session for Partita<'_> {
 
 impl Drop for Partita<'_> {
     fn drop(&mut self) {
-        let _ = api::post::<Value>(&self.socket, "/v1/stop", &json!({}));
+        let _ = ask::<Value>(&self.socket, Request::new(Method::POST, "/v1/stop"));
         // The newest first: it has the moved rank.
         while self.processes.pop().is_some() {}
     }
