@@ -43,20 +43,12 @@ fn a_cut_after_any_number_of_bytes_is_safe() {
 #[test]
 fn a_destination_that_hears_the_abort_after_ready_is_not_in_doubt() {
     let source = TestSource::new();
-    let (seen, cancel) = std::sync::mpsc::channel();
-    let seen = std::sync::Mutex::new((seen, false));
-    let control = source::Control::new().with_hook(Box::new(move |phase| {
-        let mut seen = seen.lock().unwrap();
-        if phase == source::Phase::Ready && !std::mem::replace(&mut seen.1, true) {
-            seen.0.send(()).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(200));
-        }
-    }));
-    let attempt = Setup { control, ..Setup::new(1) }.run_with(&source, move |control, _| {
-        cancel.recv().unwrap();
-        control.cancel();
-    });
-    assert!(matches!(attempt.source, source::Outcome::Failed { error: SourceError::Cancelled, .. }));
+    let attempt = Setup::new(1).run_held(&source, source::Phase::Ready, |beside| beside.source.cancel());
+    assert!(
+        matches!(attempt.source, source::Outcome::Failed { error: SourceError::Cancelled, .. }),
+        "{:?}",
+        attempt.source
+    );
     assert!(matches!(
         attempt.destination,
         destination::Outcome::Failed { error: DestinationError::Aborted(_) }

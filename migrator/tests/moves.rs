@@ -2,8 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use migrator::transport::{Timeouts, Transport};
 use migrator::wire::Kind;
 use support::proxy::{Harm, Step, Tamper};
 use support::{
-    PATIENCE, PageWrite, Setup, TestDestination, TestSource, assert_goes_on_and_migrates_again, assert_moved,
-    resuming_timeouts, timeouts,
+    Beside, PATIENCE, PageWrite, Setup, TestDestination, TestSource, assert_goes_on_and_migrates_again,
+    assert_moved, resuming_timeouts, timeouts,
 };
 
 /// Every test runs over both transports.
@@ -148,29 +148,14 @@ fn cancelled_at(
     at_destination: bool,
     source: &TestSource,
 ) -> support::Attempt {
-    // The hook cannot name the control it lives in, so a second thread cancels it and the hook waits for that.
-    let (flag, entered): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
-    let (hook_flag, hook_entered) = (flag.clone(), entered.clone());
-    let control = source::Control::new().with_hook(Box::new(move |phase| {
-        if phase == at {
-            hook_entered.store(true, SeqCst);
-            while !hook_flag.load(SeqCst) {
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }));
-    Setup { control, ..Setup::over(transport, 2) }.run_with(source, |source_control, destination_control| {
-        while !entered.load(SeqCst) {
-            thread::sleep(Duration::from_millis(1));
-        }
+    Setup::over(transport, 2).run_held(source, at, |beside| {
         if at_destination {
-            destination_control.cancel();
-            // It looks every 100 ms; until then the source waits in its hook.
+            beside.destination.cancel();
+            // It looks every 100 ms; until then the source waits.
             thread::sleep(Duration::from_secs(1));
         } else {
-            source_control.cancel()
+            beside.source.cancel()
         }
-        flag.store(true, SeqCst);
     })
 }
 
@@ -355,27 +340,31 @@ fn the_pause_waits_for_a_good_moment_as_long_as_it_may(transport: Transport) {
 fn several_moves_wait_for_each_other_and_switch_over_together(transport: Transport) {
     let change: fn(&mut migrator::report::Request) = |request| request.await_switch = true;
     let sources = [TestSource::new(), TestSource::new(), TestSource::new()];
-    let (all_wait, may_switch) = (Barrier::new(4), Barrier::new(4));
+    let (waiting, may_switch) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
-        let beside = |control: &source::Control, _: &destination::Control| {
-            while !control.awaits_switch() {
-                thread::sleep(Duration::from_millis(1));
+        let switch_together = |beside: &Beside<'_>| {
+            if beside.until(|| beside.source.awaits_switch()) {
+                waiting.fetch_add(1, SeqCst);
+                beside.until(|| may_switch.load(SeqCst));
+                beside.source.switch();
             }
-            all_wait.wait();
-            may_switch.wait();
-            control.switch();
         };
         let setup = || Setup { change, ..Setup::over(transport, 2) };
-        let moving: Vec<_> =
-            sources.iter().map(|source| scope.spawn(move || setup().run_with(source, beside))).collect();
-        all_wait.wait();
+        let moving: Vec<_> = sources
+            .iter()
+            .map(|source| scope.spawn(move || setup().run_with(source, switch_together)))
+            .collect();
+        // One that is over before the others switch has failed, and says why below.
+        while waiting.load(SeqCst) < sources.len() && !moving.iter().any(|it| it.is_finished()) {
+            thread::sleep(Duration::from_millis(1));
+        }
         // What is written while they wait arrives as well.
         for (number, source) in sources.iter().enumerate() {
             (0..40 * 512).for_each(|word| _ = source.write(0, word, (word * (number + 2)) as u64));
         }
         thread::sleep(Duration::from_millis(300));
-        assert!(sources.iter().all(TestSource::is_running), "nobody goes before the others");
-        may_switch.wait();
+        let all_run = sources.iter().all(TestSource::is_running);
+        may_switch.store(true, SeqCst);
         for (moving, source) in moving.into_iter().zip(&sources) {
             let attempt = moving.join().unwrap();
             assert_moved(&attempt, source);
@@ -383,6 +372,7 @@ fn several_moves_wait_for_each_other_and_switch_over_together(transport: Transpo
             let waits = report.rounds.iter().filter(|round| round.awaits_switch()).count();
             assert!((1..=2).contains(&waits), "{:?}", report.rounds);
         }
+        assert!(all_run, "nobody goes before the others");
     });
 }
 
@@ -396,11 +386,10 @@ fn who_waits_for_others_can_be_cancelled_and_goes_alone_after_the_timeout(transp
     let source = TestSource::new();
     // Connecting for RDMA may take seconds on a loaded machine, and after the time-out nobody waits.
     let patient: fn(&mut migrator::report::Request) = |request| request.await_switch = true;
-    let attempt = Setup { change: patient, ..Setup::over(transport, 1) }.run_with(&source, |control, _| {
-        while !matches!(control.progress().phase, Phase::AwaitSwitch | Phase::Done) {
-            thread::sleep(Duration::from_millis(1));
+    let attempt = Setup { change: patient, ..Setup::over(transport, 1) }.run_with(&source, |beside| {
+        if beside.until_phase(Phase::AwaitSwitch) {
+            beside.source.cancel();
         }
-        control.cancel();
     });
     assert!(
         matches!(attempt.source, source::Outcome::Failed { error: source::SourceError::Cancelled, .. }),
@@ -422,12 +411,11 @@ fn a_cap_that_is_lifted_during_the_move_holds_no_longer(transport: Transport) {
         request.compression = Compression::None;
     };
     let start = std::time::Instant::now();
-    let attempt = Setup { change, ..Setup::over(transport, 2) }.run_with(&source, |control, _| {
-        while control.progress().phase != Phase::Round(0) {
-            thread::sleep(Duration::from_millis(1));
+    let attempt = Setup { change, ..Setup::over(transport, 2) }.run_with(&source, |beside| {
+        if beside.until_phase(Phase::Round(0)) {
+            thread::sleep(Duration::from_millis(300));
+            beside.source.set_bandwidth(None);
         }
-        thread::sleep(Duration::from_millis(300));
-        control.set_bandwidth(None);
     });
     assert_moved(&attempt, &source);
     assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());

@@ -328,12 +328,11 @@ fn a_cancel_ends_a_stalled_fabric_at_once() {
     let timeouts = Timeouts { silence: 2 * PATIENCE, ..timeouts() };
     let start = std::time::Instant::now();
     let setup = Setup { tamper: Some(fabric.tamper()), timeouts, ..setup(2) };
-    let attempt = setup.run_with(&source, |control, _| {
-        while control.progress().phase != Phase::Round(0) {
-            thread::sleep(Duration::from_millis(1));
+    let attempt = setup.run_with(&source, |beside| {
+        if beside.until_phase(Phase::Round(0)) {
+            thread::sleep(Duration::from_millis(500));
+            beside.source.cancel();
         }
-        thread::sleep(Duration::from_millis(500));
-        control.cancel();
     });
     assert!(
         matches!(attempt.source, source::Outcome::Failed { error: SourceError::Cancelled, .. }),

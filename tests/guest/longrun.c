@@ -3,14 +3,16 @@
  * the program starts. Only additions and multiplications in a fixed order, no fused ones, so both versions give the
  * same bits.
  *
- * Arguments: rounds (default 300; a round is 100000 steps), or --seconds S to go on as long as that (the checksum is
- * then printed after the last whole round together with the number of rounds).
- * stdout: a progress line per second with a sequence number, then the checksum. stderr: seconds and version. */
+ * Arguments: rounds (default 300; a round is 100000 steps), or --until-told to go on until there is something to read from
+ * standard input, which is looked at after every progress line and has to be a file: the end of one is not its end.
+ * stdout: a progress line per second with a sequence number, then rounds and checksum. stderr: seconds and version. */
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef double vector __attribute__((vector_size(32)));
 
@@ -47,17 +49,15 @@ int main(int argc, char **argv)
 {
     static vector v[VECTORS];
     long rounds = 300, done = 0, line = 0;
-    double limit = 0;
-    if (argc > 2 && !strcmp(argv[1], "--seconds"))
-        limit = strtod(argv[2], NULL);
-    else if (argc > 1)
-        rounds = atol(argv[1]);
+    char told;
+    if (argc > 1)
+        rounds = strcmp(argv[1], "--until-told") ? atol(argv[1]) : LONG_MAX;
     for (int i = 0; i < VECTORS; i++)
         v[i] = (vector){i + 0.125, i * 0.5, 1.0 / (i + 1), i * i * 0.01};
     __builtin_cpu_init();
     int avx = __builtin_cpu_supports("avx");
     double start = now(), shown = start;
-    while (limit > 0 ? now() - start < limit : done < rounds) {
+    while (done < rounds) {
         if (avx)
             round_avx(v);
         else
@@ -70,6 +70,8 @@ int main(int argc, char **argv)
             shown = t;
             printf("longrun: line %ld round %ld\n", ++line, done);
             fflush(stdout);
+            if (rounds == LONG_MAX && read(0, &told, 1) == 1)
+                break;
         }
     }
     uint64_t sum = 0;

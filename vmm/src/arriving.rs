@@ -29,12 +29,12 @@ pub struct Destination {
     host: Arc<Host>,
     fabric: Endpoint,
     partition: Option<Arc<Partition>>,
-    regions: [(u64, u64); 3],
+    regions: Vec<(u64, u64)>,
 }
 
 impl Destination {
     pub fn new(host: Arc<Host>, fabric: Endpoint) -> Self {
-        Self { host, fabric, partition: None, regions: [(0, 0); 3] }
+        Self { host, fabric, partition: None, regions: Vec::new() }
     }
 
     fn partition(&self) -> Result<&Arc<Partition>, MachineError> {
@@ -51,14 +51,14 @@ impl DestinationMachine for Destination {
     fn build(&mut self, description: &Description) -> Result<(), MachineError> {
         self.host.set_state(State::Receiving, None);
         let blueprint = Blueprint::decode(&description.machine)?;
-        let expected = blueprint.layout.regions().map(|(address, bytes)| Region { address, bytes });
-        if description.regions != expected {
+        let expected = blueprint.regions().map(|(address, bytes)| Region { address, bytes });
+        if !expected.eq(description.regions.iter().copied()) {
             return Err("its memory regions are not those of its own layout".into());
         }
         if description.rank >= blueprint.layout.ranks {
             return Err("its rank is not below its number of ranks".into());
         }
-        self.regions = blueprint.layout.regions();
+        self.regions = blueprint.regions().collect();
         let name = Name {
             application: description.application.clone(),
             rank: description.rank,

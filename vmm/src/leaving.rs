@@ -1,12 +1,12 @@
 //! A partition that leaves: the migrator's source verbs in terms of [`Partition`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use migrator::partition::{
     Description, MachineError, Moment, PAGE_SIZE, Region, SWITCH_COST_ASSUMED, Share, SourceMachine,
 };
-use vmm::partition::Partition;
+use vmm::partition::{Blueprint, Partition};
 
 use crate::hold::hold;
 
@@ -16,31 +16,33 @@ const MOMENT_LOOK: Duration = Duration::from_micros(50);
 /// The partition that leaves.
 pub struct Source {
     partition: Arc<Partition>,
-    regions: [(u64, u64); 3],
+    /// What it was when it was described.
+    described: OnceLock<Blueprint>,
     /// What it took to interrupt the vCPU and to read its state when that was tried, in ascending order.
     rehearsed: Mutex<Vec<Duration>>,
 }
 
 impl Source {
     pub fn new(partition: Arc<Partition>) -> Self {
-        let regions = partition.memory().layout().regions();
-        Self { partition, regions, rehearsed: Mutex::default() }
+        Self { partition, described: OnceLock::new(), rehearsed: Mutex::default() }
+    }
+
+    fn described(&self) -> Result<&Blueprint, MachineError> {
+        self.described.get().ok_or_else(|| "it was not described".into())
     }
 }
 
 impl SourceMachine for Source {
     fn describe(&self, epoch: u64) -> Result<Description, MachineError> {
         let name = self.partition.name();
+        let blueprint = self.partition.blueprint()?;
+        let blueprint = self.described.get_or_init(|| blueprint);
         Ok(Description {
             application: name.application.clone(),
             rank: name.rank,
             epoch,
-            regions: self
-                .regions
-                .iter()
-                .map(|(address, bytes)| Region { address: *address, bytes: *bytes })
-                .collect(),
-            machine: self.partition.blueprint()?,
+            regions: blueprint.regions().map(|(address, bytes)| Region { address, bytes }).collect(),
+            machine: blueprint.encode()?,
         })
     }
 
@@ -61,7 +63,8 @@ impl SourceMachine for Source {
     }
 
     fn read_pages(&self, index: usize, first_page: u64, buffer: &mut [u8]) -> Result<(), MachineError> {
-        let address = self.regions[index].0 + first_page * PAGE_SIZE as u64;
+        let (start, _) = self.described()?.regions().nth(index).ok_or("there is no such region")?;
+        let address = start + first_page * PAGE_SIZE as u64;
         Ok(self.partition.memory().read(address, buffer)?)
     }
 
@@ -107,7 +110,7 @@ impl SourceMachine for Source {
     }
 
     fn save(&self) -> Result<Vec<u8>, MachineError> {
-        Ok(self.partition.save()?)
+        Ok(self.partition.save(self.described()?)?)
     }
 }
 

@@ -15,6 +15,7 @@ mod run;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("PARTITA_LOG").unwrap_or_else(|_| EnvFilter::new(refusals));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let cli = cli::Cli::parse();
+    take_all_descriptors();
     let result = match cli.command {
         cli::Command::Run(arguments) if arguments.rank.is_none() && arguments.np > 1 => {
             launch::launch(&arguments)
@@ -38,5 +40,13 @@ fn main() -> ExitCode {
             vmm::console::say(format_args!("vmm: {failure}"));
             ExitCode::from(failure.status)
         }
+    }
+}
+
+/// A partition needs some descriptors for every peer, and the usual soft limit is for programs that use `select`: the hard limit
+/// is the administrator's word. If that is not to be had, the fabric says when descriptors run out.
+fn take_all_descriptors() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

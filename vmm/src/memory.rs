@@ -1,4 +1,5 @@
-//! Guest memory: three regions, checked access for the VMM, and which pages the VMM wrote.
+//! Memory of a partition: the three regions of its guest and the file area, checked access for the VMM, and which pages the VMM
+//! wrote.
 //!
 //! Pages written by the vCPU are in KVM's dirty log; pages written by the VMM itself (system calls, fabric, loader) are
 //! in the bitmap that `vm-memory` keeps for every region. A migration asks for both together (`partition`).
@@ -27,6 +28,13 @@ pub const PROGRAM: usize = 0;
 pub const RINGS: usize = 1;
 /// Index of the system area.
 pub const SYSTEM: usize = 2;
+/// Index of the file area: the content of the partition's files. KVM does not know of it.
+pub const FILES: usize = 3;
+
+/// Where the file area begins: an address that no page table of a guest leads to.
+pub const FILES_BASE: u64 = 0x78_0000_0000;
+/// Bytes of the file area. Pages that no file ever had take no memory of the host.
+pub const FILE_AREA_BYTES: u64 = 1 << 30;
 
 /// Why guest memory could not be made or reached.
 #[derive(Debug, Error)]
@@ -101,7 +109,7 @@ pub struct Layout {
 pub const PROGRAM_BYTES_MIN: u64 = 4 << 20;
 
 impl Layout {
-    /// Address and length of each region, in the order of the indices above.
+    /// Address and length of each of the guest's regions, in the order of the indices above.
     pub fn regions(&self) -> [(u64, u64); 3] {
         let rings = ring_area_bytes(self.ranks, self.ring_bytes);
         [(0, self.program_bytes), (RINGS_BASE, rings), (SYSTEM_BASE, self.system_bytes(rings))]
@@ -144,8 +152,8 @@ impl Memory {
     /// Maps fresh, zero memory of the given layout.
     pub fn new(layout: Layout) -> Result<Self, MemoryError> {
         layout.check()?;
-        let mut regions = Vec::with_capacity(3);
-        for (address, bytes) in layout.regions() {
+        let mut regions = Vec::with_capacity(4);
+        for (address, bytes) in layout.regions().into_iter().chain([(FILES_BASE, FILE_AREA_BYTES)]) {
             let fail = |source: Box<dyn std::error::Error + Send + Sync>| MemoryError::Map {
                 address,
                 bytes,
@@ -170,7 +178,7 @@ impl Memory {
         self.layout
     }
 
-    /// (guest address, length, host address) of every region.
+    /// (address, length, host address) of every region; the guest's come before [`FILES`].
     pub fn regions(&self) -> Vec<(u64, u64, u64)> {
         self.map
             .iter()
@@ -226,12 +234,12 @@ impl Memory {
         GuestMemoryBackend::get_host_address(&self.map, GuestAddress(address)).map_err(outside)
     }
 
-    /// All of region `index`, to be written by one-sided writes. It keeps the memory mapped.
-    pub fn open(self: Arc<Self>, index: usize) -> Option<HostMemory> {
-        let region = self.map.iter().nth(index)?;
+    /// The first `bytes` of region `index`, to be written by one-sided writes. It keeps the memory mapped.
+    pub fn open(self: Arc<Self>, index: usize, bytes: u64) -> Option<HostMemory> {
+        let region = self.map.iter().nth(index).filter(|region| bytes <= region.len())?;
         let start = NonNull::new(region.get_host_address(vm_memory::MemoryRegionAddress(0)).ok()?)?;
-        let bytes = usize::try_from(region.len()).ok()?;
-        // SAFETY: the region is mapped, readable and writable, as long as `self`, which the result keeps; files that are mapped
+        let bytes = usize::try_from(bytes).ok()?;
+        // SAFETY: the region has that many bytes and is mapped, readable and writable, as long as `self`, which the result keeps; files that are mapped
         // over parts of it do not change that, and we hold no references into it but to atomics.
         Some(unsafe { HostMemory::new(start, bytes, self) })
     }
@@ -370,12 +378,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_can_be_read_and_written_behind_a_full_file_area() {
+        let memory = memory();
+        memory.write(FILES_BASE + FILE_AREA_BYTES, &[]).unwrap();
+        memory.read(FILES_BASE + FILE_AREA_BYTES, &mut []).unwrap();
+        assert!(memory.write(FILES_BASE + FILE_AREA_BYTES, &[0]).is_err());
+    }
+
+    #[test]
     fn an_opened_region_is_the_memory_and_outlives_it() {
         let memory = Arc::new(memory());
         let regions = memory.layout().regions();
-        let open = |index| memory.clone().open(index);
-        assert!(open(regions.len()).is_none());
-        let system = open(SYSTEM).unwrap();
+        let open = |index, bytes| memory.clone().open(index, bytes);
+        assert!(open(FILES + 1, 0).is_none());
+        assert!(open(FILES, FILE_AREA_BYTES + 1).is_none());
+        let system = open(SYSTEM, regions[SYSTEM].1).unwrap();
         assert_eq!(system.bytes() as u64, regions[SYSTEM].1);
         memory.write(SYSTEM_BASE + 5, &[1, 2, 3]).unwrap();
         drop(memory);

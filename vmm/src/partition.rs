@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use partita_abi::{ABI_VERSION, DOORBELL_ADDRESS, FabricPage};
+use partita_abi::{ABI_VERSION, DOORBELL_ADDRESS, FabricPage, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
@@ -19,15 +19,17 @@ use crate::fabric::{self, Directory, Fabric, FabricError, Guest};
 use crate::fault::Program;
 use crate::kvm::cpu::{Cpu, Features};
 use crate::kvm::{KvmError, Machine};
-use crate::linux::{Files, Linux, ReadOnly};
+use crate::linux::{Errno, Files, Linux};
 use crate::loader::{self, Arguments, Identity, LoadError};
-use crate::memory::{Layout, Memory, MemoryError};
+use crate::memory::{FILE_AREA_BYTES, FILES_BASE, Layout, Memory, MemoryError};
 use crate::throttle::Throttle;
 use crate::units::{self, Share, Units};
 use crate::vcpu::{self, Ending, Engine, EngineState, Vcpu, VcpuError};
 
 /// Version of [`Saved`] and [`Blueprint`].
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
+/// By how much, and an eighth of them, files can grow while a partition moves before what is new goes with the state.
+const FILE_ROOM_BYTES: u64 = 256 << 10;
 
 /// Why a partition could not be built or did not do as told.
 #[derive(Debug, Error)]
@@ -70,6 +72,18 @@ pub enum PartitionError {
     /// It cannot be read.
     #[error("the saved partition cannot be read")]
     State(#[source] postcard::Error),
+    /// It can be read, but there is no such partition.
+    #[error("the saved partition contradicts itself: {0}")]
+    Contradiction(&'static str),
+    /// A file that it is to start with has no place.
+    #[error("there is no room for its file {path}; give fewer or smaller ones")]
+    File {
+        /// Its path in the partition.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// Called out of order.
     #[error("the partition is not in a state for this: {0}")]
     Order(&'static str),
@@ -82,9 +96,10 @@ pub struct Blueprint {
     abi_version: u32,
     /// Memory sizes.
     pub layout: Layout,
+    /// Bytes of the file area that move as memory.
+    file_area_bytes: u64,
     features: Features,
     program: Program,
-    read_only: ReadOnly,
     /// Time the partition was started, on the guest's own clock it is 0.
     spin_ns: u64,
 }
@@ -97,6 +112,8 @@ pub struct Saved {
     time: GuestTime,
     counters: SavedCounters,
     directory: Directory,
+    /// What is in the file area behind that which moved as memory.
+    late_files: Vec<u8>,
 }
 
 /// Looks at the version before the rest: another version may have another shape.
@@ -111,19 +128,41 @@ fn require(what: &'static str, theirs: u32, ours: u32) -> Result<(), PartitionEr
 }
 
 impl Blueprint {
+    /// As a source sends it.
+    pub fn encode(&self) -> Result<Vec<u8>, PartitionError> {
+        postcard::to_stdvec(self).map_err(PartitionError::State)
+    }
+
     /// Reads what a source sent; memory sizes that cannot be are refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, PartitionError> {
         let blueprint: Self = decode(bytes)?;
         require("guest ABI", blueprint.abi_version, ABI_VERSION)?;
         blueprint.layout.check()?;
+        let bytes = blueprint.file_area_bytes;
+        if bytes > FILE_AREA_BYTES || !bytes.is_multiple_of(PAGE_SIZE) {
+            return Err(PartitionError::Contradiction("its file area has a size that no file area has"));
+        }
         Ok(blueprint)
+    }
+
+    /// Address and length of what moves as memory, by the indices of [`crate::memory`]: the guest's regions and, if there are
+    /// files, the beginning of the file area.
+    pub fn regions(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let files = (FILES_BASE, self.file_area_bytes);
+        self.layout.regions().into_iter().chain((files.1 > 0).then_some(files))
     }
 }
 
 impl Saved {
     /// Reads what a source sent.
     pub fn decode(bytes: &[u8]) -> Result<Self, PartitionError> {
-        decode(bytes)
+        let saved: Self = decode(bytes)?;
+        if !saved.engine.linux.files.is_consistent() {
+            return Err(PartitionError::Contradiction(
+                "its files do not have the pages that they need, each its own",
+            ));
+        }
+        Ok(saved)
     }
 }
 
@@ -152,7 +191,7 @@ pub struct Partition {
     counters: Mutex<Arc<CpuCounters>>,
     moves: Mutex<SavedCounters>,
     /// Pages the VMM wrote, taken from memory and not yet cleared by the migration.
-    written: Mutex<[Vec<u64>; 3]>,
+    written: Mutex<Vec<Vec<u64>>>,
     spare: Mutex<Option<Spare>>,
     /// Time of day when it was saved elsewhere.
     left_ns: Mutex<u64>,
@@ -198,8 +237,8 @@ pub struct Recipe<'a> {
     pub layout: Layout,
     /// Arguments and environment.
     pub arguments: Arguments,
-    /// Files it starts with.
-    pub files: Files,
+    /// Files it starts with, which it cannot change: path in the partition and content.
+    pub files: Vec<(String, Vec<u8>)>,
     /// How long a blocking call may poll, in nanoseconds.
     pub spin_ns: u64,
 }
@@ -235,15 +274,21 @@ impl Partition {
             version: STATE_VERSION,
             abi_version: ABI_VERSION,
             layout: recipe.layout,
+            file_area_bytes: 0,
             features: parts.cpu.features(),
             program: program.clone(),
-            read_only: ReadOnly::new(),
             spin_ns: recipe.spin_ns,
         };
+        let mut files = Files::new();
+        for (path, data) in recipe.files {
+            let refused = |errno: Errno| std::io::Error::from_raw_os_error(errno);
+            let added = files.add_read_only(&memory, &path, &data);
+            added.map_err(|errno| PartitionError::File { path, source: refused(errno) })?;
+        }
         let engine = Engine {
             cpu: parts.cpu,
             memory: memory.clone(),
-            linux: Linux::new(recipe.files, loaded.space, loaded.paging),
+            linux: Linux::new(files, loaded.space, loaded.paging),
             pending_call: false,
             program,
             rank: name.rank,
@@ -268,7 +313,8 @@ impl Partition {
     }
 
     fn assemble(name: Name, machine: Machine, memory: Arc<Memory>, blueprint: Blueprint) -> Self {
-        let words = blueprint.layout.regions().map(|(_, bytes)| vec![0; crate::memory::bitmap_words(bytes)]);
+        let words = |(_, bytes, _)| vec![0; crate::memory::bitmap_words(bytes)];
+        let words = memory.regions().into_iter().map(words).collect();
         Self {
             throttle: Mutex::new(None),
             fabric: Mutex::new(None),
@@ -335,13 +381,15 @@ impl Partition {
             tsc_khz,
         };
         loader::write_boot_page(&self.memory, &identity)?;
-        let mut linux = saved.engine.linux;
-        linux.files.join_read_only(blueprint.read_only);
+        if blueprint.file_area_bytes + saved.late_files.len() as u64 > FILE_AREA_BYTES {
+            return Err(PartitionError::Contradiction("its files have more bytes than a file area"));
+        }
+        self.memory.write(FILES_BASE + blueprint.file_area_bytes, &saved.late_files)?;
         fabric.directory = saved.directory;
         let engine = Engine {
             cpu,
             memory: self.memory.clone(),
-            linux,
+            linux: saved.engine.linux,
             pending_call: saved.engine.pending_call,
             program: blueprint.program,
             rank: self.name.rank,
@@ -372,9 +420,10 @@ impl Partition {
         &self.memory
     }
 
-    /// Region `index` of it, to be written by one-sided writes.
+    /// Region `index` of its blueprint, to be written by one-sided writes.
     pub fn open_memory(&self, index: usize) -> Option<partita_rdma::HostMemory> {
-        self.memory.clone().open(index)
+        let (_, bytes) = lock(&self.blueprint).regions().nth(index)?;
+        self.memory.clone().open(index, bytes)
     }
 
     fn with_vcpu<T>(&self, act: impl FnOnce(&Vcpu) -> Result<T, VcpuError>) -> Result<T, PartitionError> {
@@ -433,22 +482,28 @@ impl Partition {
         self.with_vcpu(|vcpu| vcpu.stop(ending))
     }
 
-    /// What a destination needs first. The partition may be running.
-    pub fn blueprint(&self) -> Result<Vec<u8>, PartitionError> {
-        let mut blueprint = lock(&self.blueprint).clone();
-        blueprint.read_only = self.with_vcpu(Vcpu::read_only_files)?;
-        postcard::to_stdvec(&blueprint).map_err(PartitionError::State)
+    /// What a destination needs first, now. The partition may be running.
+    pub fn blueprint(&self) -> Result<Blueprint, PartitionError> {
+        let used = self.with_vcpu(Vcpu::file_area_bytes)?;
+        // Room for files to grow while the partition moves; a page of zeros costs next to nothing.
+        let room = if used > 0 { used / 8 + FILE_ROOM_BYTES } else { 0 };
+        let file_area_bytes = (used + room).next_multiple_of(PAGE_SIZE).min(FILE_AREA_BYTES);
+        Ok(Blueprint { file_area_bytes, ..lock(&self.blueprint).clone() })
     }
 
-    /// The state of a paused partition.
-    pub fn save(&self) -> Result<Vec<u8>, PartitionError> {
+    /// The state of a paused partition of which everything that `blueprint` says has moved.
+    pub fn save(&self, blueprint: &Blueprint) -> Result<Vec<u8>, PartitionError> {
         let engine = self.with_vcpu(Vcpu::save)?;
+        let moved = blueprint.file_area_bytes;
+        let mut late_files = vec![0; engine.linux.files.area_bytes().saturating_sub(moved) as usize];
+        self.memory.read(FILES_BASE + moved, &mut late_files)?;
         let saved = Saved {
             version: STATE_VERSION,
             engine,
             time: GuestTime::read(&self.memory)?,
             counters: self.saved_counters()?,
             directory: self.with_fabric(Fabric::directory)?,
+            late_files,
         };
         postcard::to_stdvec(&saved).map_err(PartitionError::State)
     }
@@ -562,8 +617,8 @@ impl Partition {
             // Asking has cleared the log: remember it until it is cleared on purpose.
             written[index].iter_mut().zip(&log).for_each(|(word, new)| *word |= new);
         }
-        for ((out, log), kept) in bitmap.iter_mut().zip(&log).zip(&written[index]) {
-            *out |= log | kept;
+        for words in [&log, &written[index]] {
+            bitmap.iter_mut().zip(words).for_each(|(out, word)| *out |= word);
         }
         Ok(())
     }

@@ -10,9 +10,8 @@ use vmm::elf::Executable;
 use vmm::fabric::address::Address;
 use vmm::fabric::{self, Directory};
 use vmm::kvm::KvmError;
-use vmm::linux::{FILE_BYTES_MAX, Files};
 use vmm::loader::Arguments;
-use vmm::memory::Layout;
+use vmm::memory::{FILE_AREA_BYTES, Layout};
 use vmm::partition::{Name, Partition, PartitionError, Recipe};
 
 use crate::api;
@@ -33,20 +32,20 @@ pub fn open_executable(path: &Path) -> Result<Executable, Failure> {
 }
 
 /// Reads the files that the program is to find.
-fn read_files(arguments: &RunArgs) -> Result<Files, Failure> {
-    let mut files = Files::new();
+fn read_files(arguments: &RunArgs) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let mut files = Vec::new();
     let mut total = 0;
     for (host, guest) in &arguments.files {
         let data = std::fs::read(host)
             .map_err(|e| Failure::usage(format!("--file {}: cannot read it: {e}", host.display())))?;
-        total += data.len() as u64;
-        if total > FILE_BYTES_MAX {
+        total += (data.len() as u64).next_multiple_of(partita_abi::PAGE_SIZE);
+        if total > FILE_AREA_BYTES {
             return Err(Failure::usage(format!(
-                "--file {}: all files together have more than {FILE_BYTES_MAX} bytes; give fewer or smaller ones",
+                "--file {}: all files together, in whole pages, have more than {FILE_AREA_BYTES} bytes; give fewer or smaller ones",
                 host.display()
             )));
         }
-        files.add_read_only(guest, data);
+        files.push((guest.clone(), data));
     }
     Ok(files)
 }

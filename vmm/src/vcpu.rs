@@ -83,7 +83,7 @@ pub enum VcpuError {
 pub struct EngineState {
     /// Processor.
     pub cpu: CpuState,
-    /// System call state; read-only files are without content.
+    /// System call state.
     pub linux: Linux,
     /// A system call was begun and has to be asked again.
     pub pending_call: bool,
@@ -94,7 +94,7 @@ enum Command {
     Resume(Sender<()>),
     Save(Sender<Result<EngineState, VcpuError>>),
     RehearseSave(Sender<Result<(), VcpuError>>),
-    ReadOnlyFiles(Sender<crate::linux::ReadOnly>),
+    FileAreaBytes(Sender<u64>),
     Run(Once),
     Stop(Ending),
 }
@@ -372,9 +372,9 @@ impl Vcpu {
         self.ask(Command::RehearseSave)?
     }
 
-    /// The content of the read-only files.
-    pub fn read_only_files(&self) -> Result<crate::linux::ReadOnly, VcpuError> {
-        self.ask(Command::ReadOnlyFiles)
+    /// How much of the file area is in use, in bytes from its beginning.
+    pub fn file_area_bytes(&self) -> Result<u64, VcpuError> {
+        self.ask(Command::FileAreaBytes)
     }
 
     /// Ends the partition.
@@ -475,8 +475,8 @@ impl Worker {
                 Command::RehearseSave(reply) => {
                     let _ = reply.send(self.engine.cpu.save().map(drop).map_err(VcpuError::from));
                 }
-                Command::ReadOnlyFiles(reply) => {
-                    let _ = reply.send(self.engine.linux.files.read_only_content());
+                Command::FileAreaBytes(reply) => {
+                    let _ = reply.send(self.engine.linux.files.area_bytes());
                 }
                 Command::Run(errand) => {
                     let mut cell = errand.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -489,15 +489,12 @@ impl Worker {
         }
     }
 
-    fn save(&mut self) -> Result<EngineState, VcpuError> {
+    fn save(&self) -> Result<EngineState, VcpuError> {
         if !self.paused {
             return Err(VcpuError::NotPaused);
         }
-        // This is in the blackout, and the content of the read-only files has gone before it: it is not even copied.
-        let content = self.engine.linux.files.take_read_only();
-        let linux = self.engine.linux.clone();
-        self.engine.linux.files.join_read_only(content);
-        Ok(EngineState { cpu: self.engine.cpu.save()?, linux, pending_call: self.engine.pending_call })
+        let Engine { cpu, linux, pending_call, .. } = &self.engine;
+        Ok(EngineState { cpu: cpu.save()?, linux: linux.clone(), pending_call: *pending_call })
     }
 
     fn scene(&self) -> Scene<'_> {

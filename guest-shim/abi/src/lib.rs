@@ -19,7 +19,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Version of everything in this crate. A VMM refuses a saved partition or a program of another version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Bytes of a page, here and in the dirty log.
 pub const PAGE_SIZE: u64 = 4096;
@@ -158,6 +158,21 @@ pub struct FabricPage {
     _pad2: [u8; 48],
     /// Raised by the VMM, before `events`, whenever a ring becomes shared with its peer or private again.
     pub sharing: AtomicU32,
+    _pad3: [u8; 60],
+    /// A bit for every peer, set by the guest when it has written to the send ring or freed room in the receive ring of a peer
+    /// with whom the ring is not shared, and taken by the fabric thread, which looks at no other rings.
+    pub to_fabric: [AtomicU64; PEER_WORDS],
+    /// A bit for every peer, set by the VMM, before `events`, when bytes of that peer arrived; taken by the guest, which looks at
+    /// no other rings but the shared ones.
+    pub to_guest: [AtomicU64; PEER_WORDS],
+}
+
+/// Words of a bitmap with a bit for every peer, 64 peers a word.
+pub const PEER_WORDS: usize = RANKS_MAX as usize / 64;
+
+/// Where the bit of a peer is in such a bitmap: the index of its word, and the bit in that.
+pub const fn peer_bit(peer: u32) -> (usize, u64) {
+    (peer as usize / 64, 1 << (peer % 64))
 }
 
 /// How a program that can shift work between its ranks and the coordinator talk: the program counts in *units* of its own
@@ -260,6 +275,9 @@ const _: () = assert!(offset_of!(FabricPage, fabric_asleep) == 64);
 const _: () = assert!(offset_of!(FabricPage, poll_tsc) == 128);
 const _: () = assert!(offset_of!(FabricPage, progress) == 136);
 const _: () = assert!(offset_of!(FabricPage, sharing) == 192);
+const _: () = assert!(offset_of!(FabricPage, to_fabric) == 256);
+const _: () = assert!(offset_of!(FabricPage, to_guest) == 768);
+const _: () = assert!(size_of::<FabricPage>() as u64 <= PAGE_SIZE);
 const _: () = assert!(size_of::<RingHeader>() == 192);
 const _: () = assert!(offset_of!(RingHeader, read) == 64);
 const _: () = assert!(offset_of!(RingHeader, waited_tsc) == 72);

@@ -29,6 +29,7 @@ mod group;
 mod handle;
 mod info;
 mod memory;
+mod peer_set;
 mod ring;
 mod runtime;
 mod sys;

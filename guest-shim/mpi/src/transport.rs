@@ -15,6 +15,7 @@ use partita_abi as abi;
 
 use crate::engine::Links;
 use crate::memory::Region;
+use crate::peer_set::PeerSet;
 use crate::ring::{Consumer, Producer, RingError};
 use crate::sys;
 
@@ -30,8 +31,11 @@ pub struct Transport {
     /// Who was read from last.
     heard_from: Option<u32>,
     /// Peers with whom a ring is shared, as of the fabric page's `sharing` when it was this number.
-    sharers: Vec<u32>,
+    sharers: PeerSet,
     sharing: u32,
+    /// Peers whose bytes the VMM said have arrived and that have not all been consumed, as of when `events` was this number.
+    arrived: PeerSet,
+    events: u32,
     /// Share of the allowed spin time that is used, in 1/16: polls that end in sleep make it smaller.
     spin_share: u64,
 }
@@ -137,6 +141,12 @@ impl Transport {
                 (0..place.ranks).map(|peer| Consumer::new(receive(peer), place.ring_bytes)).collect(),
             )
         };
+        // In native mode every ring is a shared one, and nobody ever raises `sharing`.
+        let mut sharers = PeerSet::new(place.ranks);
+        if pages.boot.is_null() {
+            sharers.fill();
+            sharers.remove(place.rank);
+        }
         Transport {
             boot: pages.boot,
             fabric: pages.fabric,
@@ -146,8 +156,10 @@ impl Transport {
             written_to: Vec::new(),
             freed_from: Vec::new(),
             heard_from: None,
-            sharers: Vec::new(),
+            sharers,
             sharing: 0,
+            arrived: PeerSet::new(place.ranks),
+            events: 0,
             spin_share: 16,
         }
     }
@@ -224,15 +236,28 @@ impl Transport {
         }
         self.sharing = sharing;
         self.sharers.clear();
-        let both = self.producers.iter().zip(&self.consumers).enumerate();
-        let shared = both.filter(|(_, (producer, consumer))| producer.is_shared() || consumer.is_shared());
-        self.sharers.extend(shared.map(|(peer, _)| peer as u32));
+        for (peer, (producer, consumer)) in self.producers.iter().zip(&self.consumers).enumerate() {
+            if producer.is_shared() || consumer.is_shared() {
+                self.sharers.insert(peer as u32);
+            }
+        }
+        // What came through a ring that is not shared any more was announced by nobody.
+        self.arrived.fill();
+    }
+
+    /// Has the fabric thread look at the rings of a peer.
+    fn name_to_fabric(&self, peer: u32) {
+        // Nobody carries rings in native mode.
+        if !self.boot.is_null() {
+            let (index, bit) = abi::peer_bit(peer);
+            self.fabric().to_fabric[index].fetch_or(bit, Ordering::SeqCst);
+        }
     }
 
     fn set_asleep(&self, asleep: bool) {
-        for peer in &self.sharers {
-            self.producers[*peer as usize].set_asleep(asleep);
-            self.consumers[*peer as usize].set_asleep(asleep);
+        for peer in self.sharers.iter() {
+            self.producers[peer as usize].set_asleep(asleep);
+            self.consumers[peer as usize].set_asleep(asleep);
         }
     }
 
@@ -314,8 +339,33 @@ impl Links for Transport {
         }
     }
 
+    /// Takes what the VMM has said since the last time.
+    fn look(&mut self) {
+        let events = self.fabric().events.load(Ordering::Acquire);
+        if events == self.events {
+            return;
+        }
+        self.events = events;
+        self.find_sharers();
+        for index in 0..self.arrived.words() {
+            let word = &self.fabric().to_guest[index];
+            if word.load(Ordering::Relaxed) != 0 {
+                let bits = word.swap(0, Ordering::Acquire);
+                self.arrived.add_word(index, bits);
+            }
+        }
+    }
+
+    fn next_ready(&self, from: u32) -> Option<u32> {
+        self.arrived.next_with(&self.sharers, from)
+    }
+
     fn readable(&mut self, peer: u32) -> Result<usize, RingError> {
-        self.consumers[peer as usize].readable()
+        let bytes = self.consumers[peer as usize].readable()?;
+        if bytes == 0 {
+            self.arrived.remove(peer);
+        }
+        Ok(bytes)
     }
 
     fn copy(&self, peer: u32, offset: usize, target: Region) {
@@ -336,14 +386,16 @@ impl Links for Transport {
         }
         // What was stored in the rings has to be visible before the flags of the sleepers are read.
         fence(Ordering::SeqCst);
-        let fabric_sleeps = self.fabric().fabric_asleep.load(Ordering::Relaxed) != 0;
-        let mut wake_fabric = false;
+        let mut named = false;
         while let Some(peer) = self.written_to.pop() {
             let producer = &self.producers[peer as usize];
             match producer.is_shared() {
                 true if producer.consumer_sleeps() => self.ring(abi::peer_doorbell(peer)),
                 true => {}
-                false => wake_fabric |= fabric_sleeps,
+                false => {
+                    self.name_to_fabric(peer);
+                    named = true;
+                }
             }
         }
         while let Some(peer) = self.freed_from.pop() {
@@ -354,10 +406,13 @@ impl Links for Transport {
             match consumer.is_shared() {
                 true if consumer.producer_sleeps() => self.ring(abi::peer_doorbell(peer)),
                 true => {}
-                false => wake_fabric |= fabric_sleeps,
+                false => {
+                    self.name_to_fabric(peer);
+                    named = true;
+                }
             }
         }
-        if wake_fabric {
+        if named && self.fabric().fabric_asleep.load(Ordering::SeqCst) != 0 {
             self.ring(abi::DOORBELL_ADDRESS);
         }
     }

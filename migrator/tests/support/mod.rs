@@ -420,6 +420,35 @@ pub fn request(to: &Address, streams: u8) -> Request {
     Request { timeouts: timeouts(), downtime_limit: PATIENCE, timeout: PATIENCE, ..request }
 }
 
+/// What runs beside a migration: the handles on it, and whether it is over.
+pub struct Beside<'a> {
+    pub source: &'a source::Control,
+    pub destination: &'a destination::Control,
+    over: &'a AtomicBool,
+}
+
+impl Beside<'_> {
+    /// Waits until something is so; false if the migration came to its end before, which tells why.
+    pub fn until(&self, is_so: impl Fn() -> bool) -> bool {
+        loop {
+            // Looked at first: what was so before the end counts.
+            let over = self.over.load(SeqCst);
+            if is_so() {
+                return true;
+            }
+            if over {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits for a phase of the source that does not pass by itself.
+    pub fn until_phase(&self, phase: source::Phase) -> bool {
+        self.until(|| self.source.progress().phase == phase)
+    }
+}
+
 /// One migration from beginning to end, over a proxy that does harm as told.
 pub struct Attempt {
     pub source: source::Outcome,
@@ -457,15 +486,37 @@ impl Setup {
     }
 
     pub fn run(self, machine: &TestSource) -> Attempt {
-        self.run_with(machine, |_, _| ())
+        self.run_with(machine, |_| ())
+    }
+
+    /// Runs, and holds the source at a phase while `act` does something on another thread.
+    pub fn run_held(
+        self,
+        machine: &TestSource,
+        at: source::Phase,
+        act: impl FnOnce(&Beside<'_>) + Send,
+    ) -> Attempt {
+        // The hook cannot name the control that it lives in.
+        let (held, may_go): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
+        let (is_held, goes) = (held.clone(), may_go.clone());
+        let control = source::Control::new().with_hook(Box::new(move |phase| {
+            if phase == at {
+                is_held.store(true, SeqCst);
+                while !goes.load(SeqCst) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }));
+        Self { control, ..self }.run_with(machine, |beside| {
+            if beside.until(|| held.load(SeqCst)) {
+                act(beside);
+            }
+            may_go.store(true, SeqCst);
+        })
     }
 
     /// Runs with `beside` on another thread.
-    pub fn run_with(
-        self,
-        machine: &TestSource,
-        beside: impl FnOnce(&source::Control, &destination::Control) + Send,
-    ) -> Attempt {
+    pub fn run_with(self, machine: &TestSource, beside: impl FnOnce(&Beside<'_>) + Send) -> Attempt {
         let Self {
             transport,
             streams,
@@ -484,12 +535,15 @@ impl Setup {
         request.transport = transport;
         change(&mut request);
         let options = destination::Options { annotation: b"unix:/fabric".to_vec(), timeouts };
+        let over = AtomicBool::new(false);
         let (source, destination) = thread::scope(|scope| {
             let receiving =
                 scope.spawn(|| destination::receive(&listener, &mut built, &options, &destination_control));
             let _guard = CancelOnDrop(&destination_control);
-            scope.spawn(|| beside(&control, &destination_control));
+            let handles = Beside { source: &control, destination: &destination_control, over: &over };
+            scope.spawn(move || beside(&handles));
             let source = source::migrate(machine, &request, &control);
+            over.store(true, SeqCst);
             let start = Instant::now();
             while !receiving.is_finished() && start.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(5));

@@ -6,7 +6,7 @@ use vmm::partition::{Blueprint, Saved};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(blueprint) = Blueprint::decode(data) {
-        for (address, bytes) in blueprint.layout.regions() {
+        for (address, bytes) in blueprint.regions() {
             assert!(address.checked_add(bytes).is_some());
         }
     }

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use super::address::Address;
 use super::descriptors;
-use super::links::{Links, Place};
+use super::links::{Links, Peer, Place};
 use super::outgoing::{SessionError, receive_exact, receive_header, send_all};
 use super::ring::Direction;
 use super::sharing;
 use super::socket::{Accepted, Stream};
 use super::wire::{Header, Hello, Kind, VERSION};
 
+/// How long bytes may wait for their acknowledgement, if there are few of them and nobody times it.
+const LEISURE: Duration = Duration::from_millis(1);
 /// How long a new connection may take to say who it is.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,7 +57,7 @@ async fn serve(links: &Links, stream: &Stream) -> Result<(), SessionError> {
     welcome(links, stream, hello.from).await?;
     let ended = take_in(links, hello.from, stream, number).await;
     if peer.incoming.get() == number {
-        peer.unacknowledged.set(false);
+        peer.told.set(peer.received.get());
         links.take_back(hello.from, Direction::Receiving).await?;
     }
     ended
@@ -120,9 +122,7 @@ async fn progress(links: &Links, stream: &Stream, rank: u32, kind: Kind) -> Resu
     let received = peer.received.get();
     let header = Header { kind, length: 0, a: received, b: limit };
     send_all(stream, &header.encode()).await?;
-    if received == peer.received.get() {
-        peer.unacknowledged.set(false);
-    }
+    peer.told.set(received);
     Ok(())
 }
 
@@ -144,7 +144,7 @@ async fn receive(
         }
         let end = header.a.checked_add(u64::from(header.length));
         let fits = header.a == peer.received.get() && end.is_some_and(|end| end <= peer.announced.get());
-        if header.kind != Kind::Data || header.length == 0 || !fits {
+        if !header.kind.is_data() || header.length == 0 || !fits {
             return Err(SessionError::Protocol("bytes that do not fit the stream"));
         }
         let mut left = u64::from(header.length);
@@ -157,19 +157,33 @@ async fn receive(
             }
             left -= got;
             peer.received.set(offset + got);
-            peer.unacknowledged.set(true);
             peer.receiving.set_messages(header.b)?;
             peer.receiving.set_written(offset + got)?;
-            links.raise_event()?;
+            links.raise_arrival(rank)?;
         }
-        peer.to_acknowledge.notify_one();
+        if header.kind == Kind::Timed || peer.unacknowledged() >= peer.receiving.bytes() / 8 {
+            peer.to_acknowledge.notify_one();
+        } else {
+            peer.arrived.notify_one();
+        }
     }
+}
+
+/// Until bytes have waited long enough for their acknowledgement.
+async fn overdue(peer: &Peer) {
+    while peer.unacknowledged() == 0 {
+        peer.arrived.notified().await;
+    }
+    tokio::time::sleep(LEISURE).await;
 }
 
 async fn acknowledge(links: &Links, rank: u32, stream: &Stream, number: u64) -> Result<(), SessionError> {
     let peer = links.peer(rank);
     loop {
-        peer.to_acknowledge.notified().await;
+        tokio::select! {
+            () = peer.to_acknowledge.notified() => {}
+            () = overdue(peer) => {}
+        }
         if peer.incoming.get() != number {
             // Whoever replaced us has to hear of it too.
             peer.to_acknowledge.notify_one();

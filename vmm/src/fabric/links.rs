@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use partita_abi::{FABRIC_PAGE, FabricPage, PAGE_SIZE};
+use nix::sys::resource::{Resource, getrlimit};
+use partita_abi::{FABRIC_PAGE, FabricPage, PAGE_SIZE, peer_bit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -43,8 +44,10 @@ pub struct Peer {
     pub receiving: Ring,
     /// There may be something to send to it.
     pub to_send: Notify,
-    /// The receiving ring has news for the far end: bytes arrived or were read.
+    /// The receiving ring has news that the far end wants to hear now: bytes arrived or were read.
     pub to_acknowledge: Notify,
+    /// Bytes arrived after all earlier ones were acknowledged.
+    pub arrived: Notify,
     /// Our copy of the sending ring's read offset.
     pub acknowledged: Cell<u64>,
     /// Our copy of the receiving ring's written offset.
@@ -57,8 +60,8 @@ pub struct Peer {
     pub gone: Cell<bool>,
     /// It has answered the greeting of the connection by which we send to it.
     pub welcomed: Cell<bool>,
-    /// Bytes came over a connection that still stands, and it has not been told so.
-    pub unacknowledged: Cell<bool>,
+    /// What the far end was told that we have. Nobody is to be told of bytes whose connection is gone: the next greeting does.
+    pub told: Cell<u64>,
     /// Number of the newest incoming connection: an older one ends.
     pub incoming: Cell<u64>,
     /// Times of what went over connections.
@@ -87,6 +90,8 @@ pub struct Links {
     pub(super) draining: Cell<bool>,
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
+    /// The user was told that there are too few descriptors.
+    short: Cell<bool>,
     neighbours: Option<Neighbours>,
     credentials: Option<Credentials>,
     pub(super) wakers: Arc<Wakers>,
@@ -101,13 +106,14 @@ impl Peer {
             receiving,
             to_send: Notify::new(),
             to_acknowledge: Notify::new(),
+            arrived: Notify::new(),
             acknowledged: Cell::new(0),
             received: Cell::new(0),
             announced: Cell::new(0),
             announce: Cell::new(false),
             gone: Cell::new(false),
             welcomed: Cell::new(false),
-            unacknowledged: Cell::new(false),
+            told: Cell::new(0),
             incoming: Cell::new(0),
             round_trips: RefCell::default(),
             distrusted: Cell::new(false),
@@ -123,7 +129,7 @@ impl Peer {
         self.offer_again.set(OFFER_AGAIN_MIN);
         // There are no connections yet.
         self.welcomed.set(false);
-        self.unacknowledged.set(false);
+        self.told.set(self.received.get());
         Ok(())
     }
 
@@ -139,6 +145,11 @@ impl Peer {
         !self.gone.get()
             && !self.sending.is_shared()
             && self.written().is_ok_and(|written| written != self.acknowledged.get())
+    }
+
+    /// Bytes that came over a connection that still stands, and that it has not been told of.
+    pub fn unacknowledged(&self) -> u64 {
+        self.received.get() - self.told.get()
     }
 
     /// Stream offset up to which the far end may send: what the guest has read and one ring more.
@@ -175,6 +186,7 @@ impl Links {
             verdict: Notify::new(),
             draining: Cell::new(false),
             shares: config.shares,
+            short: Cell::new(false),
             neighbours: config.beside.as_ref().map(|(_, neighbours)| neighbours.clone()),
             credentials: config.credentials.clone(),
             wakers,
@@ -231,6 +243,29 @@ impl Links {
         Ok(())
     }
 
+    fn word(&self, bitmap: usize, index: usize) -> Result<&AtomicU64, MemoryError> {
+        self.guest.memory.atomic_u64(FABRIC_PAGE + (bitmap + 8 * index) as u64)
+    }
+
+    /// Tells the guest that bytes of a peer are in its ring.
+    pub(super) fn raise_arrival(&self, rank: u32) -> Result<(), MemoryError> {
+        let (index, bit) = peer_bit(rank);
+        self.word(std::mem::offset_of!(FabricPage, to_guest), index)?.fetch_or(bit, Ordering::SeqCst);
+        self.raise_event()
+    }
+
+    /// Has both sides look at all rings: what was named before a freeze is not known any more.
+    pub(super) fn name_everybody(&self) -> Result<(), MemoryError> {
+        for bitmap in
+            [std::mem::offset_of!(FabricPage, to_guest), std::mem::offset_of!(FabricPage, to_fabric)]
+        {
+            for index in 0..self.peers.len().div_ceil(64) {
+                self.word(bitmap, index)?.store(u64::MAX, Ordering::SeqCst);
+            }
+        }
+        self.raise_event()
+    }
+
     /// Tells the guest that a ring became shared or private.
     pub(super) fn raise_sharing(&self) -> Result<(), MemoryError> {
         self.flag(std::mem::offset_of!(FabricPage, sharing))?.fetch_add(1, Ordering::SeqCst);
@@ -246,21 +281,39 @@ impl Links {
         Ok(())
     }
 
-    /// Looks at all rings and notifies the tasks that have work. Returns whether there was any.
+    /// Looks at the rings that the guest has named since the last time and notifies the tasks that have work. Returns whether
+    /// there was any.
     pub(super) fn scan(&self, sent: &[Cell<u64>]) -> Result<bool, MemoryError> {
         let mut found = false;
-        for rank in self.others() {
-            let peer = self.peer(rank);
-            if !peer.sending.is_shared() {
-                let written = peer.written()?;
-                if written != sent[rank as usize].replace(written) {
-                    peer.to_send.notify_one();
-                    found = true;
+        for index in 0..self.peers.len().div_ceil(64) {
+            let word = self.word(std::mem::offset_of!(FabricPage, to_fabric), index)?;
+            if word.load(Ordering::SeqCst) == 0 {
+                continue;
+            }
+            let mut named = word.swap(0, Ordering::SeqCst);
+            while named != 0 {
+                let rank = 64 * index + named.trailing_zeros() as usize;
+                named &= named - 1;
+                // The guest can name whom it likes.
+                if rank < self.peers.len() && rank != self.rank as usize {
+                    found |= self.look_at(rank, &sent[rank])?;
                 }
             }
-            if !peer.receiving.is_shared() && peer.has_room_to_announce()? {
-                peer.to_acknowledge.notify_one();
+        }
+        Ok(found)
+    }
+
+    fn look_at(&self, rank: usize, sent: &Cell<u64>) -> Result<bool, MemoryError> {
+        let (peer, mut found) = (&self.peers[rank], false);
+        if !peer.sending.is_shared() {
+            let written = peer.written()?;
+            if written != sent.replace(written) {
+                peer.to_send.notify_one();
+                found = true;
             }
+        }
+        if !peer.receiving.is_shared() && peer.has_room_to_announce()? {
+            peer.to_acknowledge.notify_one();
         }
         Ok(found)
     }
@@ -271,11 +324,33 @@ impl Links {
         if offset < peer.acknowledged.get() || offset > peer.written()? {
             return Ok(false);
         }
-        if offset > peer.acknowledged.replace(offset) {
+        let before = peer.acknowledged.replace(offset);
+        if offset > before {
             peer.sending.set_read(offset)?;
-            self.raise_event()?;
+            // A guest that finds no room sleeps, and none of its frames needs more than a quarter of the ring. The fence is the
+            // other half of the one between its last look for room and its sleep.
+            fence(Ordering::SeqCst);
+            if peer.sending.written()?.saturating_sub(before) > peer.sending.bytes() / 2 {
+                self.raise_event()?;
+            }
         }
         Ok(true)
+    }
+
+    /// Says, once, if there are no more descriptors: a peer that cannot be reached for that reason looks like one that is slow.
+    pub(super) fn say_shortage(&self, error: &std::io::Error) {
+        let allowed = match error.raw_os_error() {
+            Some(libc::EMFILE) => getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+            _ => return,
+        };
+        if !self.short.replace(true) {
+            crate::console::say(format_args!(
+                "vmm: rank {}: no more than {allowed} open files are allowed, too few for its connections to {} ranks: it goes on with \
+                 those that it has, and waits for the others; raise the hard limit (ulimit -Hn, LimitNOFILE=)",
+                self.rank,
+                self.peers.len() - 1
+            ));
+        }
     }
 
     /// Waits until greetings may be answered.
@@ -290,7 +365,7 @@ impl Links {
     pub(super) fn drained(&self) -> bool {
         self.others().all(|rank| {
             let peer = self.peer(rank);
-            !peer.unacknowledged.get() && !peer.has_unsent()
+            peer.unacknowledged() == 0 && !peer.has_unsent()
         })
     }
 

@@ -300,7 +300,7 @@ fn thaw(links: &Rc<Links>, tasks: &Tasks, epoch: u64, announce: bool) -> Result<
     }
     links.set_asleep(true)?;
     // A partition that arrives asleep has to look again: what it waited for may have come meanwhile.
-    links.raise_event()
+    links.name_everybody()
 }
 
 async fn accept(links: Rc<Links>, listener: Listener, tasks: Tasks) {
@@ -313,7 +313,10 @@ async fn accept(links: Rc<Links>, listener: Listener, tasks: Tasks) {
                 tasks.push(task);
             }
             // Out of descriptors, most likely: give others time to close some.
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => {
+                links.say_shortage(&error);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
     }
 }

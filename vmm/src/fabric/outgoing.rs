@@ -99,6 +99,9 @@ pub(super) async fn run(links: Rc<Links>, rank: u32) {
             Err(error) => {
                 tracing::debug!(rank, error = &error as &dyn std::error::Error, "stream interrupted");
                 say_distrust(&links, rank, &error);
+                if let SessionError::Io(error) = &error {
+                    links.say_shortage(error);
+                }
                 let absent = matches!(&error, SessionError::Io(e)
                     if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused));
                 peer.gone.set(absent && links.draining.get());
@@ -206,8 +209,9 @@ async fn send(
             continue;
         }
         let length = (end - sent).min(PIECE_BYTES);
-        let header =
-            Header { kind: Kind::Data, length: length as u32, a: sent, b: peer.sending.messages()? }.encode();
+        let timed = peer.round_trips.borrow().is_due(Instant::now());
+        let kind = if timed { Kind::Timed } else { Kind::Data };
+        let header = Header { kind, length: length as u32, a: sent, b: peer.sending.messages()? }.encode();
         let total = HEADER_BYTES as u64 + length;
         let mut done = 0;
         while done < total {
@@ -216,7 +220,9 @@ async fn send(
             done += stream.send_from(&peer.sending, head, sent + data_done, length - data_done).await?;
         }
         sent += length;
-        peer.round_trips.borrow_mut().sent(sent, Instant::now());
+        if timed {
+            peer.round_trips.borrow_mut().sent(sent, Instant::now());
+        }
     }
 }
 

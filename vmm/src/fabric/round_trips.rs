@@ -1,6 +1,6 @@
 //! How long bytes and their acknowledgement take: the latency between two partitions as their fabric threads see it.
 //!
-//! One DATA frame at a time is timed, until an acknowledgement covers it; the last [`WINDOW`] times are kept. Between partitions that
+//! Now and then a frame is timed, until an acknowledgement covers it; the last [`WINDOW`] times are kept. Between partitions that
 //! share their rings nothing is sent, so nothing is measured: there the latency is that of memory.
 
 use std::collections::VecDeque;
@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// Times that are kept of every peer.
 const WINDOW: usize = 128;
+/// Time from one timed frame to the next: each is acknowledged at once, which others need not be.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Round-trip times of the last frames to a peer, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -27,6 +29,7 @@ pub struct RoundTrip {
 #[derive(Debug, Default)]
 pub struct RoundTrips {
     timed: Option<(u64, Instant)>,
+    last: Option<Instant>,
     times: VecDeque<Duration>,
 }
 
@@ -36,9 +39,15 @@ impl RoundTrips {
         self.timed = None;
     }
 
-    /// Bytes up to stream offset `end` were sent at `now`.
+    /// Whether a frame that is sent now should be timed.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.timed.is_none() && self.last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE)
+    }
+
+    /// The frame up to stream offset `end`, which is timed, was sent at `now`.
     pub fn sent(&mut self, end: u64, now: Instant) {
-        self.timed.get_or_insert((end, now));
+        self.timed = Some((end, now));
+        self.last = Some(now);
     }
 
     /// The far end has everything up to `offset`.
@@ -72,17 +81,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_frame_at_a_time_is_timed_and_the_last_ones_are_kept() {
+    fn a_frame_is_timed_now_and_then_and_the_last_times_are_kept() {
         let start = Instant::now();
         let at = |us| start + Duration::from_micros(us);
         let mut trips = RoundTrips::default();
         assert_eq!(trips.summary(), None);
+        assert!(trips.is_due(at(0)));
         trips.sent(100, at(0));
-        trips.sent(200, at(5));
+        assert!(!trips.is_due(at(20_000)), "one is under way");
         trips.acknowledged(99, at(7));
         assert_eq!(trips.summary(), None);
         trips.acknowledged(200, at(10));
         assert_eq!(trips.summary(), Some(RoundTrip { median_ns: 10_000, p99_ns: 10_000, samples: 1 }));
+        assert!(!trips.is_due(at(9_999)));
+        assert!(trips.is_due(at(10_000)));
         for round in 0..1000 {
             trips.sent(1000 + round, at(round * 10));
             trips.acknowledged(1000 + round, at(round * 10 + 1 + round % 2));

@@ -121,7 +121,10 @@ impl Links {
         taken.unwrap_or_else(|_| ring.take_back(direction))?;
         match direction {
             Direction::Sending => peer.acknowledged.set(ring.read()?),
-            Direction::Receiving => peer.received.set(ring.written()?),
+            Direction::Receiving => {
+                peer.received.set(ring.written()?);
+                peer.told.set(peer.received.get());
+            }
         }
         Ok(self.raise_sharing()?)
     }

@@ -15,15 +15,16 @@
 //! | TAKEN | listener | 0 | 0 | (with a file: the listener's event) |
 //! | LATER | listener | 0 | 0 | |
 //! | SHARED | opener | 0 | 0 | |
+//! | TIMED | opener | as DATA | as DATA | as DATA; ACK is wanted at once |
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Version of this protocol; the two ends must agree.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// Bytes of a frame header.
 pub const HEADER_BYTES: usize = 24;
-/// Longest body of anything but DATA.
+/// Longest body of anything but stream bytes.
 pub const BODY_BYTES_MAX: u32 = 2048;
 
 /// Kinds of frames.
@@ -50,6 +51,15 @@ pub enum Kind {
     Later = 9,
     /// The opener maps it too.
     Shared = 10,
+    /// Stream bytes that are to be acknowledged at once, for the time that it takes.
+    Timed = 11,
+}
+
+impl Kind {
+    /// Whether stream bytes follow.
+    pub fn is_data(self) -> bool {
+        matches!(self, Self::Data | Self::Timed)
+    }
 }
 
 /// A frame header.
@@ -90,7 +100,7 @@ impl Header {
         bytes
     }
 
-    /// Reads and checks a header; the length of DATA is checked against the ring by the caller.
+    /// Reads and checks a header; the length of stream bytes is checked against the ring by the caller.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
@@ -105,10 +115,11 @@ impl Header {
             8 => Kind::Taken,
             9 => Kind::Later,
             10 => Kind::Shared,
+            11 => Kind::Timed,
             other => return Err(WireError::Kind(other)),
         };
         let length = u32_at(4);
-        if kind != Kind::Data && length > BODY_BYTES_MAX {
+        if !kind.is_data() && length > BODY_BYTES_MAX {
             return Err(WireError::Length(length));
         }
         Ok(Self { kind, length, a: u64_at(8), b: u64_at(16) })

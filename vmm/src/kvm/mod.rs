@@ -18,7 +18,7 @@ use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 
-use crate::memory::{Memory, PAGES_PER_WORD};
+use crate::memory::{FILES, Memory, PAGES_PER_WORD};
 use calls::KVM_CLEAR_DIRTY_LOG;
 use cpu::Cpu;
 
@@ -133,7 +133,7 @@ impl Machine {
             vm.enable_cap(&cap).map_err(failed("KVM_ENABLE_CAP(MANUAL_DIRTY_LOG_PROTECT2)"))?;
         }
         let mut slots = Vec::new();
-        for (slot, (address, bytes, host)) in memory.regions().into_iter().enumerate() {
+        for (slot, (address, bytes, host)) in memory.regions().into_iter().take(FILES).enumerate() {
             slots.push(kvm_userspace_memory_region {
                 slot: slot as u32,
                 flags: 0,
@@ -177,7 +177,8 @@ impl Machine {
 
     /// The pages of slot `index` that the processor wrote, 64 a word.
     pub fn dirty(&self, index: usize) -> Result<Vec<u64>, KvmError> {
-        let slot = &self.slots[index];
+        // The guest does not write the file area.
+        let Some(slot) = self.slots.get(index) else { return Ok(Vec::new()) };
         loop {
             match self.vm.get_dirty_log(slot.slot, slot.memory_size as usize) {
                 Err(error) if retry(&error) => {}
@@ -188,10 +189,10 @@ impl Machine {
 
     /// Makes the pages set in `bitmap` clean and write-protected again; `first_page` is a multiple of 64.
     pub fn clear_dirty(&self, index: usize, first_page: u64, bitmap: &[u64]) -> Result<(), KvmError> {
+        let Some(slot) = self.slots.get(index) else { return Ok(()) };
         if !self.manual_protect || bitmap.is_empty() {
             return Ok(());
         }
-        let slot = &self.slots[index];
         let pages = slot.memory_size / 4096;
         assert!(
             first_page.is_multiple_of(PAGES_PER_WORD) && first_page < pages,

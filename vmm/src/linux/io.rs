@@ -37,7 +37,7 @@ impl Linux {
         if !self.space.allows(address, bytes, true) {
             return Err(EFAULT);
         }
-        let data = self.files.read(descriptor(fd)?, at, bytes as usize)?;
+        let data = self.files.read(memory, descriptor(fd)?, at, bytes as usize)?;
         self.put(memory, address, &data)?;
         Ok(data.len() as u64)
     }
@@ -81,7 +81,7 @@ impl Linux {
             Target::Input => Err(EBADF),
             Target::Output => self.print(0, &mut std::io::stdout().lock(), &data),
             Target::Error => self.print(1, &mut std::io::stderr().lock(), &data),
-            _ => Ok(self.files.write(fd, at, &data)? as u64),
+            _ => Ok(self.files.write(memory, fd, at, &data)? as u64),
         }
     }
 
@@ -147,17 +147,17 @@ impl Linux {
             libc::SYS_open => self.open(m, a, b),
             libc::SYS_creat => self.open(m, a, (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64),
             libc::SYS_openat => self.open(m, b, c),
-            libc::SYS_close => descriptor(a).and_then(|fd| self.files.close(fd)).map(|()| 0),
+            libc::SYS_close => descriptor(a).and_then(|fd| self.files.close(m, fd)).map(|()| 0),
             libc::SYS_lseek => descriptor(a).and_then(|fd| self.files.seek(fd, b as i64, c as i32)),
-            libc::SYS_ftruncate => descriptor(a).and_then(|fd| self.files.truncate(fd, b)).map(|()| 0),
+            libc::SYS_ftruncate => descriptor(a).and_then(|fd| self.files.truncate(m, fd, b)).map(|()| 0),
             libc::SYS_fstat => self.fstat(m, a, b),
             libc::SYS_stat | libc::SYS_lstat => self.stat_path(m, a, b),
             libc::SYS_newfstatat => self.fstatat(m, a, b, c, d),
             libc::SYS_statx => self.statx(m, [a, b, c, d, arguments[4]]),
             libc::SYS_access => self.access(m, a, b),
             libc::SYS_faccessat | libc::SYS_faccessat2 => self.access(m, b, c),
-            libc::SYS_unlink => self.fetch_path(m, a).and_then(|p| self.files.unlink(&p)).map(|()| 0),
-            libc::SYS_unlinkat => self.fetch_path(m, b).and_then(|p| self.files.unlink(&p)).map(|()| 0),
+            libc::SYS_unlink => self.fetch_path(m, a).and_then(|p| self.files.unlink(m, &p)).map(|()| 0),
+            libc::SYS_unlinkat => self.fetch_path(m, b).and_then(|p| self.files.unlink(m, &p)).map(|()| 0),
             libc::SYS_rename => self.rename(m, a, b),
             libc::SYS_renameat | libc::SYS_renameat2 => self.rename(m, b, d),
             libc::SYS_mkdir | libc::SYS_mkdirat | libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_chmod => {
@@ -167,11 +167,13 @@ impl Linux {
             libc::SYS_getcwd => self.getcwd(m, a, b),
             libc::SYS_chdir => Ok(0),
             libc::SYS_ioctl => descriptor(a).and_then(|fd| self.files.get(fd).map(|_| ())).and(Err(ENOTTY)),
-            libc::SYS_dup => descriptor(a).and_then(|fd| self.files.duplicate(fd, 0, false)).map(u64::from),
-            libc::SYS_dup2 | libc::SYS_dup3 => {
-                descriptor(a).and_then(|fd| self.files.duplicate(fd, descriptor(b)?, true)).map(u64::from)
+            libc::SYS_dup => {
+                descriptor(a).and_then(|fd| self.files.duplicate(m, fd, 0, false)).map(u64::from)
             }
-            libc::SYS_fcntl => self.fcntl(a, b as i32, c),
+            libc::SYS_dup2 | libc::SYS_dup3 => {
+                descriptor(a).and_then(|fd| self.files.duplicate(m, fd, descriptor(b)?, true)).map(u64::from)
+            }
+            libc::SYS_fcntl => self.fcntl(m, a, b as i32, c),
             libc::SYS_poll => self.poll(m, a, b),
             _ => return None,
         })
@@ -179,12 +181,12 @@ impl Linux {
 
     fn open(&mut self, memory: &Memory, path: u64, flags: u64) -> Value {
         let path = self.fetch_path(memory, path)?;
-        self.files.open(&path, flags as i32).map(u64::from)
+        self.files.open(memory, &path, flags as i32).map(u64::from)
     }
 
     fn rename(&mut self, memory: &Memory, from: u64, to: u64) -> Value {
         let (from, to) = (self.fetch_path(memory, from)?, self.fetch_path(memory, to)?);
-        self.files.rename(&from, &to).map(|()| 0)
+        self.files.rename(memory, &from, &to).map(|()| 0)
     }
 
     fn access(&mut self, memory: &Memory, path: u64, mode: u64) -> Value {
@@ -237,13 +239,13 @@ impl Linux {
         Ok(2)
     }
 
-    fn fcntl(&mut self, fd: u64, command: i32, argument: u64) -> Value {
+    fn fcntl(&mut self, memory: &Memory, fd: u64, command: i32, argument: u64) -> Value {
         let fd = descriptor(fd)?;
         self.files.get(fd)?;
         match command {
             libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
                 let from = u32::try_from(argument).map_err(|_| EINVAL)?;
-                self.files.duplicate(fd, from, false).map(u64::from)
+                self.files.duplicate(memory, fd, from, false).map(u64::from)
             }
             libc::F_GETFL => Ok(libc::O_RDWR as u64),
             libc::F_GETFD | libc::F_SETFD | libc::F_SETFL => Ok(0),

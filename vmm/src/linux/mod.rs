@@ -4,6 +4,7 @@
 //! has happened or it has not when the partition is paused. Calls that wait ([`Answer::Sleep`], [`Answer::Input`]) are
 //! asked again after a pause and find their deadline in the saved state.
 
+mod content;
 mod files;
 mod io;
 mod names;
@@ -13,7 +14,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-pub use files::{Errno, FILE_BYTES_MAX, Files, ReadOnly};
+pub use files::{Errno, Files};
 
 use crate::kvm::KvmError;
 use crate::kvm::cpu::Cpu;

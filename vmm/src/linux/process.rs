@@ -87,7 +87,7 @@ impl Linux {
                     return Err(libc::ENODEV); // writing a file through memory is not supported
                 }
                 let fd = u32::try_from(fd).map_err(|_| libc::EBADF)?;
-                self.files.read(fd, Some(offset), usize::try_from(bytes).map_err(|_| EINVAL)?)?
+                self.files.read(memory, fd, Some(offset), usize::try_from(bytes).map_err(|_| EINVAL)?)?
             }
         };
         if flags & libc::MAP_FIXED_NOREPLACE != 0 && self.space.allows(address, 1, false) {

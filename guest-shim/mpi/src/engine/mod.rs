@@ -17,6 +17,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::memory::Region;
+use crate::peer_set::PeerSet;
 use crate::wire::{HEADER_BYTES, Header, Kind, Limits};
 use matching::{Body, Matching, Unexpected};
 use request::{Request, Requests, State};
@@ -33,6 +34,10 @@ pub trait Links {
     fn room(&mut self, peer: u32) -> Result<usize, Self::Error>;
     /// Writes a frame for which there is room.
     fn write(&mut self, peer: u32, parts: [Region; 2]);
+    /// Learns whose bytes may have arrived; to be called before [`next_ready`](Self::next_ready).
+    fn look(&mut self);
+    /// The first peer from `from` on whose bytes may have arrived and not been consumed.
+    fn next_ready(&self, from: u32) -> Option<u32>;
     /// Bytes that have arrived from `peer`.
     fn readable(&mut self, peer: u32) -> Result<usize, Self::Error>;
     /// Copies arrived bytes from `offset` on.
@@ -95,6 +100,8 @@ pub struct Engine {
     me: u32,
     limits: Limits,
     peers: Vec<Peer>,
+    /// For whom something waits to be written.
+    output: PeerSet,
     requests: Requests,
     matching: Matching,
     /// Whom a receive has asked for its message, since the last [`Engine::take_asked`].
@@ -112,6 +119,7 @@ impl Engine {
             me,
             limits,
             peers,
+            output: PeerSet::new(ranks),
             requests: Requests::default(),
             matching: Matching::default(),
             asked: None,
@@ -126,7 +134,7 @@ impl Engine {
         if peer == self.me {
             self.send_to_myself(id);
         } else {
-            self.peers[peer as usize].outbox.push_back(Out::Send(id));
+            self.queue(peer, Out::Send(id));
         }
         id
     }
@@ -243,7 +251,7 @@ impl Engine {
                     sender: id.to_bits(),
                     ..Header::new(Kind::Cancel)
                 };
-                self.peers[peer as usize].outbox.push_back(Out::Control(header));
+                self.queue(peer, Out::Control(header));
             }
             _ => {}
         }
@@ -256,7 +264,7 @@ impl Engine {
 
     /// Whether anything waits to be written.
     pub fn has_output(&self) -> bool {
-        self.peers.iter().any(|peer| !peer.outbox.is_empty() || !peer.transfers.is_empty())
+        !self.output.is_empty()
     }
 
     /// Moves everything that can move; returns whether anything did.
@@ -265,11 +273,16 @@ impl Engine {
     /// When a peer broke the protocol. The engine must not be used any more then.
     pub fn progress<L: Links>(&mut self, links: &mut L) -> Result<bool, ProtocolError<L::Error>> {
         let mut moved = false;
-        for peer in 0..self.peers.len() as u32 {
-            if peer != self.me {
-                moved |= self.take_frames(peer, links)?;
-                moved |= self.transmit(peer, links)?;
-            }
+        links.look();
+        let mut from = 0;
+        while let Some(peer) = links.next_ready(from) {
+            moved |= self.take_frames(peer, links)?;
+            from = peer + 1;
+        }
+        let mut from = 0;
+        while let Some(peer) = self.output.next(from) {
+            moved |= self.transmit(peer, links)?;
+            from = peer + 1;
         }
         links.flush();
         Ok(moved)
@@ -284,6 +297,7 @@ impl Engine {
         loop {
             let queues = &self.peers[peer as usize];
             if queues.outbox.is_empty() && queues.transfers.is_empty() {
+                self.output.remove(peer);
                 return Ok(moved);
             }
             let room = links.room(peer).map_err(|error| ProtocolError::Link(peer, error))?;
@@ -299,6 +313,11 @@ impl Engine {
             }
             moved = true;
         }
+    }
+
+    fn queue(&mut self, peer: u32, out: Out) {
+        self.peers[peer as usize].outbox.push_back(out);
+        self.output.insert(peer);
     }
 
     /// Writes the oldest frame of the outbox if there is room.
@@ -390,7 +409,7 @@ impl Engine {
             Kind::Cancel => {
                 if self.matching.forget_announced(peer, header.sender) {
                     let answer = Header { kind: Kind::Cancelled, ..*header };
-                    self.peers[peer as usize].outbox.push_back(Out::Control(answer));
+                    self.queue(peer, Out::Control(answer));
                 }
             }
             Kind::Cancelled => {
@@ -457,6 +476,7 @@ impl Engine {
             let accepted = header.message_bytes as usize;
             request.state = State::Sending { receiver: header.receiver, sent: 0, accepted };
             self.peers[peer as usize].transfers.push_back(id);
+            self.output.insert(peer);
         }
         Ok(())
     }
@@ -513,7 +533,7 @@ impl Engine {
                     receiver: id.to_bits(),
                     ..Header::new(Kind::Cts)
                 };
-                self.peers[source as usize].outbox.push_back(Out::Control(header));
+                self.queue(source, Out::Control(header));
                 self.asked = Some(source);
             }
         }

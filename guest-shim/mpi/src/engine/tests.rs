@@ -22,6 +22,10 @@ impl Links for TestLinks {
     fn write(&mut self, peer: u32, parts: [Region; 2]) {
         self.producers[peer as usize].write(parts);
     }
+    fn look(&mut self) {}
+    fn next_ready(&self, from: u32) -> Option<u32> {
+        (from as usize..self.consumers.len()).next().map(|peer| peer as u32)
+    }
     fn readable(&mut self, peer: u32) -> Result<usize, RingError> {
         self.consumers[peer as usize].readable()
     }
