@@ -1,6 +1,6 @@
 # Partita: build, test and demonstrate. `make deps`, `make build`, `make test`, `make demo`; see README.md.
 .DELETE_ON_ERROR:
-.PHONY: all deps build lint unit mpi-check conformance guests oracle system fuzz test demo demo-programs demo-guests clean
+.PHONY: all deps build lint unit mpi-check conformance guests oracle system fuzz test bench-programs bench-messages demo demo-programs demo-guests clean
 
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 export CARGO_TARGET_DIR ?= $(ROOT)target
@@ -28,6 +28,7 @@ lint: deps
 # Everything that needs no KVM: it runs on this machine itself.
 unit: deps build
 	cargo test --locked --workspace --exclude partita-tests --no-fail-fast -- --quiet
+	cargo test --locked -p partita-tests --lib --bins --no-fail-fast -- --quiet
 	@if [ -d $(ROOT)../shared/data/lbaf ]; then cargo test --locked -p coordinator --test planner -- --quiet --ignored; \
 	else echo "not run: the LBAF problems, which are in ../shared/data/lbaf of the builders' checkout"; fi
 
@@ -62,6 +63,15 @@ TARGET ?= elf fabric ring migration state control
 SECONDS ?= 60
 fuzz: deps
 	tests/fuzz/run.sh $(OUT)/fuzz $(SECONDS) $(TARGET)
+
+# Messages between partitions beside MPICH, in one run (docs/bench.md). Table here, every run and a picture in $(OUT)/bench.
+# `make bench-messages MESSAGES="--turns 9"` gives options.
+bench-messages: bench-programs
+	$(OUT)/release/messages --json $(OUT)/bench/messages.json --svg $(OUT)/bench/messages.svg $(MESSAGES)
+
+bench-programs: guests
+	$(MAKE) --no-print-directory -C tests/apps OUT=$(OUT)/apps WRAPPERS=$(ROOT)guest-shim/bin $(OUT)/apps/native/heat
+	cargo build --locked --release -p partita-tests --bin messages
 
 # Builds only what it shows, hosts' programs and guests' side by side: neither keeps every processor busy all the time.
 demo: deps

@@ -9,10 +9,12 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::process::{Finished, run};
-use crate::{Process, Result, binaries, wait_for};
+use crate::{Process, Result, binaries, promised};
 
 /// Marks every process of a test, and its children, in `/proc/PID/environ`.
 const MARK: &str = "PARTITA_TEST_BENCH";
+/// Standard input of what is started.
+const INPUT: &str = "input";
 
 /// Directory and mark of one test.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ impl Bench {
         std::fs::create_dir(directory.path().join("s"))?;
         std::fs::create_dir(directory.path().join("tmp"))?;
         std::fs::create_dir(directory.path().join("log"))?;
+        std::fs::write(directory.path().join(INPUT), b"")?;
         Ok(Self { directory, started: Cell::new(0), certificates: None })
     }
 
@@ -85,9 +88,15 @@ impl Bench {
         format!("{:03}-{name}", self.started.get())
     }
 
-    /// Starts a process.
+    /// Starts a process, which reads what is [said](Self::say).
     pub fn start(&self, command: Command, name: &str) -> Result<Process> {
-        Process::start(command, &self.path().join("log"), &self.unique(name), None)
+        let input = self.path().join(INPUT);
+        Process::start(command, &self.path().join("log"), &self.unique(name), Some(&input))
+    }
+
+    /// From now on this is what processes that were started find on standard input, which was empty until now.
+    pub fn say(&self, text: &str) -> Result {
+        Ok(std::fs::write(self.path().join(INPUT), text)?)
     }
 
     /// Runs a command to its end.
@@ -137,7 +146,7 @@ impl Bench {
 
     /// Every process has ended.
     pub fn assert_no_processes(&self) -> Result {
-        wait_for("the end of all processes", 5, || Ok(self.processes().is_empty().then_some(())))
+        promised("the end of all processes", 5, || Ok(self.processes().is_empty().then_some(())))
             .map_err(|e| format!("{e}: {:?}", self.processes()).into())
     }
 }

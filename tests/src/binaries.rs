@@ -29,7 +29,23 @@ pub fn guest(name: &str) -> Result<PathBuf> {
 
 /// An MPI program for partitions: `PARTITA_APPS`, default `target/apps`.
 pub fn app(name: &str) -> Result<PathBuf> {
-    find("PARTITA_APPS", "target/apps", &format!("partita/{name}"), "guests")
+    app_for("partita", name)
+}
+
+/// An MPI program for partitions (`partita`), for processes with our library (`native`), or for MPICH (`mpich`).
+pub fn app_for(library: &str, name: &str) -> Result<PathBuf> {
+    let target = if library == "native" { "bench-programs" } else { "guests" };
+    find("PARTITA_APPS", "target/apps", &format!("{library}/{name}"), target)
+}
+
+/// The program of `messages`, for the same.
+pub fn messages_for(library: &str) -> Result<PathBuf> {
+    find("PARTITA_BENCH_PROGRAMS", "target/bench", &format!("messages/{library}"), "guests")
+}
+
+/// What starts ranks as processes with our library.
+pub fn mpirun_native() -> PathBuf {
+    top().join("guest-shim/bin/mpirun-native")
 }
 
 /// Directory of the guests of `migrator bench`: `PARTITA_BENCH_PROGRAMS`, default `target/bench`.

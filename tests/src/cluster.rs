@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use partita_http::Server;
 use serde_json::Value;
 
-use crate::http::Server;
-use crate::{Bench, Process, Result, State, binaries, is_emulated, limit, wait_for};
+use crate::http;
+use crate::{Bench, Process, Result, State, binaries, limit, patience, wait_for};
 
 /// The processes. They end with it.
 #[derive(Debug)]
@@ -35,7 +36,8 @@ impl<'a> Cluster<'a> {
         agent_options: &[&str],
     ) -> Result<Self> {
         let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        options.push(format!("--host-timeout-s={}", if is_emulated() { 120 } else { 10 }));
+        // No host is lost for being slow.
+        options.push("--host-timeout-s=120".to_owned());
         let mut cluster = Self { bench, port: 0, options, coordinator: None, agents: BTreeMap::new() };
         cluster.start_coordinator()?;
         for (name, cpus, standby) in agents {
@@ -131,7 +133,7 @@ impl<'a> Cluster<'a> {
 
     /// What its API answers.
     pub fn get(&self, path: &str) -> Result<Value> {
-        Server::Port(self.port).get(path)
+        http::get(&Server::Tcp("127.0.0.1".to_owned(), self.port), path)
     }
 
     /// Starts `submit --wait`.
@@ -144,14 +146,16 @@ impl<'a> Cluster<'a> {
         Ok(self.json(&["apps"])?.as_array().and_then(|apps| apps.first().cloned()))
     }
 
-    /// Waits until every rank of the only application runs; process ids of their `vmm`s.
-    pub fn wait_running(&self, ranks: usize) -> Result<Vec<i32>> {
+    /// Waits until every rank of all applications runs; process ids of their `vmm`s. Nothing if one of `clients` ends before.
+    pub fn wait_running(&self, ranks: usize, clients: &mut [&mut Process]) -> Result<Option<Vec<i32>>> {
         wait_for("every rank to run", 15, || {
+            let over = is_over(clients)?;
             let partitions = self.get("/v1/partitions")?;
             let list = partitions.as_array().map(Vec::as_slice).unwrap_or_default();
             let running = list.iter().filter(|it| it["state"] == "running");
             let pids: Vec<_> = running.filter_map(|it| it["pid"].as_i64().map(|pid| pid as i32)).collect();
-            Ok((pids.len() == ranks).then_some(pids))
+            let running = pids.len() == ranks;
+            Ok((running || over).then(|| running.then_some(pids)))
         })
         .map_err(|e| format!("{e}\n{}", self.describe()).into())
     }
@@ -268,7 +272,7 @@ impl<'a> Cluster<'a> {
 
     /// Waits for a client, looking for ranks that run twice meanwhile.
     pub fn watch(&self, client: &mut Process, seconds: u64) -> Result<i32> {
-        let end = std::time::Instant::now() + limit(seconds);
+        let end = std::time::Instant::now() + patience(seconds);
         loop {
             if let Some(status) = client.status()? {
                 return Ok(status);
@@ -276,7 +280,7 @@ impl<'a> Cluster<'a> {
             if std::time::Instant::now() > end {
                 return Err(format!(
                     "not over after {:?}\n{}\n{}",
-                    limit(seconds),
+                    patience(seconds),
                     client.describe(),
                     self.describe()
                 )
@@ -286,6 +290,19 @@ impl<'a> Cluster<'a> {
             std::thread::sleep(limit(1) / 4);
         }
     }
+}
+
+/// Whether one of `clients` has ended, which has to be well.
+fn is_over(clients: &mut [&mut Process]) -> Result<bool> {
+    let mut over = false;
+    for client in clients {
+        match client.status()? {
+            None => (),
+            Some(0) => over = true,
+            Some(status) => return Err(format!("status {status}\n{}", client.describe()).into()),
+        }
+    }
+    Ok(over)
 }
 
 /// The events of a cluster as they come.
@@ -313,10 +330,7 @@ impl Events {
     ) -> Result<Option<Value>> {
         wait_for(what, 30, || {
             // Looked at first: what it did before its end is in the events.
-            let mut over = false;
-            for client in &mut *clients {
-                over |= client.status()?.is_some();
-            }
+            let over = is_over(clients)?;
             let found =
                 self.all()?.into_iter().find(|it| it["sequence"].as_u64() > Some(after) && is_wanted(it));
             if found.is_none() && !over {

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use partita_http::Server;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::http::Server;
+use crate::http;
 use crate::process::Finished;
 use crate::{Bench, Process, Result, wait_for};
 
@@ -57,7 +58,7 @@ impl Control {
     }
 
     fn get(&self, path: &str) -> Result<Value> {
-        Server::Socket(self.socket.clone()).get(path)
+        http::get(&Server::Unix(self.socket.clone()), path)
     }
 
     /// What it does now. An error if nobody answers.

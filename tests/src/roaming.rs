@@ -1,5 +1,7 @@
 //! An application under `vmm run --np N` whose partitions are moved while it runs.
 
+use std::collections::BTreeSet;
+
 use crate::partition::Receiver;
 use crate::{Bench, Control, Process, Result, State, binaries, limit, wait_for};
 
@@ -12,6 +14,8 @@ pub struct Roaming<'a> {
     owners: Vec<Option<usize>>,
     receivers: Vec<Receiver>,
     started: u32,
+    /// Ranks whose process does not share rings.
+    apart: BTreeSet<u32>,
     /// Further options of every `migrate`.
     pub options: Vec<&'static str>,
     /// Moves done.
@@ -26,6 +30,7 @@ pub struct Roaming<'a> {
 #[derive(Debug)]
 struct Moving {
     rank: u32,
+    shares: bool,
     receiver: Receiver,
     from: Control,
     migrate: Process,
@@ -67,6 +72,7 @@ impl<'a> Roaming<'a> {
             owners,
             receivers: Vec::new(),
             started: 0,
+            apart: BTreeSet::new(),
             options: Vec::new(),
             moves: 0,
             moments: Vec::new(),
@@ -77,6 +83,11 @@ impl<'a> Roaming<'a> {
     /// Number of ranks.
     pub fn ranks(&self) -> u32 {
         self.controls.len() as u32
+    }
+
+    /// Whether all are where rings are shared: what is left of a program goes quickly there.
+    pub fn shares_rings(&self) -> bool {
+        self.apart.is_empty()
     }
 
     fn is_over(&mut self) -> Result<bool> {
@@ -130,7 +141,8 @@ impl<'a> Roaming<'a> {
         // Every third process does not share rings, so that streams go in and out of shared memory.
         let number = self.started;
         self.started += 1;
-        let rings = if number % 3 == 2 { "proxied" } else { "direct" };
+        let shares = number % 3 != 2;
+        let rings = if shares { "direct" } else { "proxied" };
         let receiver = Receiver::start(self.bench, number, &["--rings", rings], None)?;
         let from = self.controls[rank as usize].clone();
         // A long limit: the tests are about correctness, and the emulated machine has no bandwidth to speak of.
@@ -140,7 +152,7 @@ impl<'a> Roaming<'a> {
         options.extend(together.then_some("--await-switch"));
         options.extend(&self.options);
         let migrate = from.start_migrate(self.bench, &receiver.listen, &options)?;
-        Ok(Moving { rank, receiver, from, migrate })
+        Ok(Moving { rank, shares, receiver, from, migrate })
     }
 
     fn end(&mut self, mut moving: Moving) -> Result<bool> {
@@ -162,6 +174,10 @@ impl<'a> Roaming<'a> {
         let report: serde_json::Value = serde_json::from_slice(&moving.migrate.stdout())?;
         self.blackouts_ms.extend(report.get("blackout_ms").and_then(serde_json::Value::as_f64));
         self.moments.push(report["moment"].as_str().unwrap_or_default().to_owned());
+        match moving.shares {
+            true => self.apart.remove(&moving.rank),
+            false => self.apart.insert(moving.rank),
+        };
         self.controls[moving.rank as usize] = moving.receiver.control.clone();
         self.owners[moving.rank as usize] = Some(self.receivers.len());
         self.receivers.push(moving.receiver);

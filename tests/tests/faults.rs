@@ -3,7 +3,7 @@
 use partita_tests::partition::{Hold, Receiver, Status};
 use partita_tests::proxy::Proxy;
 use partita_tests::{
-    Bench, Control, Error, Failures, Process, Result, State, amount, binaries, limit, wait_for,
+    Bench, Control, Error, Failures, Process, Result, State, binaries, limit, promised, wait_for,
 };
 
 /// What goes wrong.
@@ -29,28 +29,16 @@ enum Expected {
     Lost,
 }
 
-/// Work of the partition: as much as this machine does in some seconds, and what comes of it.
-struct Work {
-    rounds: String,
-    result: String,
+/// The last line of `longrun` after so many rounds, natively.
+fn natively(bench: &Bench, rounds: &str) -> Result<String> {
+    let mut command = bench.command(&binaries::guest("native/longrun")?);
+    command.arg(rounds);
+    let done = bench.run(command, "native", None, 60)?;
+    let text = String::from_utf8(done.stdout)?;
+    Ok(text.lines().last().ok_or("no result")?.to_owned())
 }
 
-impl Work {
-    /// Measures.
-    fn new() -> Result<Self> {
-        let bench = Bench::new()?;
-        let mut command = bench.command(&binaries::guest("native/longrun")?);
-        command.args(["--seconds", &amount(4, 14).to_string()]);
-        let done = bench.run(command, "native", None, 60)?;
-        let text = String::from_utf8(done.stdout)?;
-        let result = text.lines().last().ok_or("no result")?.to_owned() + "\n";
-        let rounds = result.split(' ').nth(2).ok_or("no rounds")?.to_owned();
-        println!("natively: {result}");
-        Ok(Self { rounds, result })
-    }
-}
-
-/// One scenario: a partition that computes, and a destination.
+/// One scenario: a partition that computes until it is told to end, and a destination.
 struct Scene<'a> {
     bench: &'a Bench,
     hold: Hold,
@@ -62,11 +50,11 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn start(bench: &'a Bench, phase: &str, rounds: &str) -> Result<Self> {
+    fn start(bench: &'a Bench, phase: &str) -> Result<Self> {
         let hold = Hold::new(bench, phase);
         let at_source = phase.starts_with("source:");
         let mut command = bench.vmm(["run", "--memory", "32M", "--state-dir"])?;
-        command.arg(bench.state()).arg(binaries::guest("glibc/longrun")?).arg(rounds);
+        command.arg(bench.state()).arg(binaries::guest("glibc/longrun")?).arg("--until-told");
         if at_source {
             hold.apply(&mut command);
         }
@@ -148,7 +136,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Lines are numbered from 1 without gap or repetition, and the result is right.
-    fn check_output(&self, more: Option<&Receiver>, expected: &str) -> Result {
+    fn check_output(&self, more: Option<&Receiver>) -> Result {
         let mut bytes = self.source.stdout();
         bytes.extend(self.destination.process.stdout());
         bytes.extend(more.map(|receiver| receiver.process.stdout()).unwrap_or_default());
@@ -158,7 +146,10 @@ impl<'a> Scene<'a> {
             .filter_map(|line| line.strip_prefix("longrun: line ")?.split(' ').next()?.parse().ok())
             .collect();
         let counts_up = numbered.iter().enumerate().all(|(index, number)| *number == index as u64 + 1);
-        if counts_up && text.lines().count() == numbered.len() + 1 && text.ends_with(expected) {
+        let last = text.lines().last().unwrap_or_default();
+        let rounds = last.strip_prefix("longrun: rounds ").and_then(|rest| rest.split(' ').next());
+        let expected = rounds.map(|rounds| natively(self.bench, rounds)).transpose()?;
+        if counts_up && text.lines().count() == numbered.len() + 1 && expected.as_deref() == Some(last) {
             return Ok(());
         }
         Err(format!("output {text:?}, wanted lines in order and at last {expected:?}\n{}", self.describe())
@@ -236,11 +227,12 @@ fn resolve(scene: &mut Scene<'_>, expected: Expected, migrate: &mut Process) -> 
     }
 }
 
-fn play(phase: &str, fault: Fault, expected: Expected, work: &Work) -> Result {
+fn play(phase: &str, fault: Fault, expected: Expected) -> Result {
     let bench = Bench::new()?;
-    let mut scene = Scene::start(&bench, phase, &work.rounds)?;
+    let mut scene = Scene::start(&bench, phase)?;
     let mut migrate = scene.strike(fault)?;
     let mut third = resolve(&mut scene, expected, &mut migrate)?;
+    bench.say("end\n")?;
     let statuses = [
         Some(scene.source.wait(60)?),
         Some(scene.destination.process.wait(60)?),
@@ -250,7 +242,7 @@ fn play(phase: &str, fault: Fault, expected: Expected, work: &Work) -> Result {
     if expected == Expected::Lost {
         return Ok(());
     }
-    scene.check_output(third.as_ref(), &work.result).map_err(|e| format!("statuses {statuses:?}: {e}"))?;
+    scene.check_output(third.as_ref()).map_err(|e| format!("statuses {statuses:?}: {e}"))?;
     if statuses.contains(&Some(0)) {
         Ok(())
     } else {
@@ -259,11 +251,10 @@ fn play(phase: &str, fault: Fault, expected: Expected, work: &Work) -> Result {
 }
 
 fn play_all(fault: Fault, cases: &[(&str, Expected)]) -> Result {
-    let work = Work::new()?;
     let mut failures = Failures::default();
     for (phase, expected) in cases {
         let start = std::time::Instant::now();
-        if let Err(error) = play(phase, fault, *expected, &work) {
+        if let Err(error) = play(phase, fault, *expected) {
             failures.add(format!("{fault:?} at {phase}: {error}"));
         }
         println!("{fault:?} at {phase}: {:.1} s", start.elapsed().as_secs_f64());
@@ -346,7 +337,8 @@ fn a_killed_rank_ends_the_application() -> Result {
     }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
     let start = std::time::Instant::now();
-    let status = launcher.wait(5)?;
+    let status = promised("the end of the application", 5, || launcher.status())
+        .map_err(|e| format!("{e}\n{}", launcher.describe()))?;
     println!("ended after {:.2} s (at most {:?})", start.elapsed().as_secs_f64(), limit(5));
     let told = launcher
         .stderr()

@@ -1,9 +1,11 @@
 //! Ordinary programs in one partition: output, exit status, faults, files that are no programs, and bad surroundings.
 
+use std::io::Write;
 use std::path::Path;
 
-use partita_tests::process::Finished;
-use partita_tests::{Bench, Failures, Result, amount, binaries};
+use partita_tests::partition::{Hold, Receiver};
+use partita_tests::process::{Finished, Process};
+use partita_tests::{Bench, Control, Failures, Result, amount, binaries, wait_for};
 
 const VARIANTS: [&str; 3] = ["glibc", "glibc-pie", "musl"];
 
@@ -91,6 +93,70 @@ fn streams_and_files_are_passed_in() -> Result {
         failures.check(right && !text.contains("FAILED"), || format!("{variant}/files: {}", show(&done)));
     }
     failures.finish()
+}
+
+/// A partition with files moves while it writes them: those that are there when the move begins go as memory, what they grow by
+/// meanwhile with the state. Then it moves on, as long as the program runs.
+#[test]
+fn files_move_with_their_partition() -> Result {
+    let bench = Bench::new()?;
+    let mapped = bench.path().join("mapped");
+    std::fs::write(
+        &mapped,
+        (0..300_000).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>(),
+    )?;
+    let rounds = amount(50_000, 1000).to_string();
+    let directory = bench.path().join("native");
+    std::fs::create_dir(&directory)?;
+    let arguments = [directory.to_str(), mapped.to_str(), Some(&rounds)].map(Option::unwrap_or_default);
+    let expected = native(&bench, "archive", &[], &arguments)?;
+    assert_eq!((expected.status, expected.stderr.as_str()), (0, ""));
+
+    // Opened for both, so that neither end waits for the other.
+    let fifo = bench.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
+    let mut input = std::fs::File::options().read(true).write(true).open(&fifo)?;
+    let hold = Hold::new(&bench, "source:Round(0)");
+    let file = format!("{}:/data/in", mapped.display());
+    let mut command = bench.vmm(["run", "--memory", "32M", "--file", &file, "--state-dir"])?;
+    command.arg(bench.state()).arg(binaries::guest("glibc/archive")?).args(["/tmp", "/data/in", &rounds]);
+    hold.apply(&mut command);
+    let source = Process::start(command, &bench.path().join("log"), "archive", Some(&fifo))?;
+    let says = |word: &str| {
+        wait_for(&format!("the program to say {word:?}"), 20, || {
+            Ok(String::from_utf8_lossy(&source.stdout()).contains(word).then_some(()))
+        })
+        .map_err(|e| format!("{e}\n{}", source.describe()))
+    };
+    says("small")?;
+    let options = ["--timeout-s", "120", "--on-timeout", "force", "--downtime-limit-ms", "2000"];
+    let mut control = Control::of_rank(&bench, 0);
+    let mut receivers = Vec::new();
+    while receivers.len() < 3 {
+        let receiver = Receiver::start(&bench, receivers.len() as u32, &[], None)?;
+        let mut migrate = control.start_migrate(&bench, &receiver.listen, &options)?;
+        if receivers.is_empty() {
+            hold.wait(&mut migrate)?;
+            input.write_all(b"\n")?;
+            says("big")?;
+            hold.release();
+        }
+        if migrate.wait(30)? != 0 {
+            assert!(!receivers.is_empty(), "{}", migrate.describe());
+            break;
+        }
+        control = receiver.control.clone();
+        receivers.push(receiver);
+    }
+    let mut output = source.stdout();
+    for receiver in &mut receivers {
+        assert_eq!(receiver.process.wait(60)?, 0, "{}", receiver.process.describe());
+        output.extend(receiver.process.stdout());
+    }
+    println!("{} moves", receivers.len());
+    let (ours, theirs) = (String::from_utf8_lossy(&output), String::from_utf8_lossy(&expected.stdout));
+    assert_eq!(ours, theirs);
+    Ok(())
 }
 
 #[test]
@@ -272,6 +338,23 @@ fn bad_surroundings_are_told_in_one_line() -> Result {
         }
     }
     failures.finish()
+}
+
+#[test]
+fn too_few_descriptors_are_told() -> Result {
+    let bench = Bench::new()?;
+    let mut command = bench.command(Path::new("sh"));
+    // Enough for a partition, and for two or three of its five peers.
+    command.args(["-c", "ulimit -n 28 && exec \"$@\"", "sh"]).arg(binaries::program("vmm")?);
+    command.args(["run", "--np", "6", "--memory", "16M"]).arg(binaries::app("sort")?);
+    let mut launcher = bench.start(command, "short")?;
+    wait_for("a line about descriptors", 20, || {
+        Ok(launcher.stderr().contains("no more than 28 open files are allowed").then_some(()))
+    })
+    .map_err(|e| format!("{e}\n{}", launcher.describe()))?;
+    launcher.signal(nix::sys::signal::Signal::SIGTERM)?;
+    launcher.wait(20)?;
+    bench.assert_nothing_left()
 }
 
 #[test]

@@ -7,11 +7,9 @@
 use std::path::PathBuf;
 
 use partita_tests::cluster::{Cluster, Events};
-use partita_tests::{Bench, Process, Result, amount, binaries, is_emulated, wait_for};
+use partita_tests::{Bench, Process, Result, amount, binaries, is_emulated, wait_for, with_longer_programs};
 use serde_json::Value;
 
-/// How often a program is made longer.
-const ATTEMPTS: u32 = 3;
 /// Time between two plans.
 const PERIOD_MS: u64 = 1000;
 /// Imbalance does not matter.
@@ -106,17 +104,6 @@ fn moves(events: &Events) -> Result<Vec<Value>> {
     Ok(begun)
 }
 
-/// Runs `attempt` with ever longer programs until none ends too early.
-fn with_longer_programs(attempt: impl Fn(u64) -> Result<bool>) -> Result {
-    for doublings in 0..ATTEMPTS {
-        if attempt(4_u64.pow(doublings))? {
-            return Ok(());
-        }
-        println!("a program ended too early; once more, four times as long");
-    }
-    Err("the program always ended too early: make it longer (PARTITA_TEST_SCALE)".into())
-}
-
 #[test]
 fn a_rule_that_is_broken_when_it_is_made_is_cured_within_two_epochs() -> Result {
     let expected = binaries::oracle("heat-reasons", 2)?;
@@ -129,7 +116,9 @@ fn a_rule_that_is_broken_when_it_is_made_is_cured_within_two_epochs() -> Result 
         let cluster = Cluster::start(&bench, &[&period, ANY_LOAD], &hosts)?;
         let events = cluster.follow()?;
         let mut client = cluster.submit(&program.manifest(&bench)?)?;
-        cluster.wait_running(2)?;
+        if cluster.wait_running(2, &mut [&mut client])?.is_none() {
+            return Ok(false);
+        }
         cluster.set_policy("[[anti-affinity]]\nname = \"replicas apart\"\npartitions = [\"heat\"]\n")?;
         let set = events.wait("the policy", &mut [&mut client], 0, |it| it["kind"] == "policy-set")?;
         let Some(set) = set else { return Ok(false) };
@@ -264,9 +253,13 @@ fn the_host_of_an_idle_application_goes_to_another_and_comes_back() -> Result {
         let work = 3 * work;
         let borrower = Program::heat("heat-coarse", &format!("--work {work},{work}"))?.named("borrower");
         let mut lender = cluster.submit(&lender.manifest(&bench)?)?;
-        cluster.wait_running(2)?;
+        if cluster.wait_running(2, &mut [&mut lender])?.is_none() {
+            return Ok(false);
+        }
         let mut borrower = cluster.submit(&borrower.manifest(&bench)?)?;
-        cluster.wait_running(4)?;
+        if cluster.wait_running(4, &mut [&mut lender, &mut borrower])?.is_none() {
+            return Ok(false);
+        }
         println!("{:?} {:?}", cluster.placement("lender-1")?, cluster.placement("borrower-2")?);
         let returned = lent_and_returned(&events, &mut [&mut lender, &mut borrower])
             .map_err(|error| format!("{error}\n{}", cluster.describe()))?;

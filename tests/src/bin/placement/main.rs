@@ -5,15 +5,13 @@ mod run;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_tests::cluster::Cluster;
+use partita_tests::machine::load_average;
 use partita_tests::placement::{self, HOSTS, Load, Measured, Placement, Static};
-use partita_tests::{Bench, Result, is_emulated};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use partita_tests::{Bench, Result, interrupt, is_emulated};
 
 use run::Program;
 
@@ -62,27 +60,11 @@ struct Options {
     check: bool,
 }
 
-/// Set by a signal.
-static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-
-/// From now on SIGINT, SIGTERM and SIGHUP end the measurement, which cleans up. (Signals that are blocked instead would be so in
-/// the agents as well, which could not be told to end.)
-fn watch_signals() -> Result {
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, INTERRUPTED.clone())?;
-    }
-    Ok(())
-}
-
-fn is_interrupted() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
-}
-
 fn main() -> ExitCode {
     let options = Options::parse();
-    let done = watch_signals().and_then(|()| measure_all(&options));
+    let done = interrupt::watch().and_then(|()| measure_all(&options));
     match done {
-        _ if is_interrupted() => ExitCode::from(130),
+        _ if interrupt::is_interrupted() => ExitCode::from(130),
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(u8::from(options.check)),
         Err(error) => {
@@ -204,12 +186,6 @@ fn measure(options: &Options, bench: &Bench, cluster: &Cluster<'_>, load: Load) 
         emulated: is_emulated(),
         load_average: [before, load_average()],
     })
-}
-
-/// Of one minute.
-fn load_average() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN)
 }
 
 fn print(measured: &Measured) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use indicatif::ProgressBar;
 use partita_tests::cluster::Cluster;
 use partita_tests::placement::{Balanced, HOSTS, MoveSeen, Placement};
-use partita_tests::{Bench, Process, Result, binaries, limit};
+use partita_tests::{Bench, Process, Result, binaries, interrupt, patience};
 use serde_json::Value;
 
 /// A calibration takes at least this long.
@@ -103,7 +103,7 @@ fn follow(client: &mut Process, steps: u64, longest: Duration, bar: &ProgressBar
             let result = stdout.lines().filter(|line| !line.starts_with("heat: step ")).collect();
             return Ok(Done { steps_per_s: steps as f64 / seconds.max(0.001), stdout: result, seen });
         }
-        if crate::is_interrupted() {
+        if interrupt::is_interrupted() {
             return Err("interrupted".into());
         }
         if begin.elapsed() > longest {
@@ -134,7 +134,7 @@ pub fn calibrate(
 
 /// How long a run may take. On one host it takes twice as long as on two, or as often as the work is uneven; the rest is for noise.
 fn longest(program: &Program) -> Duration {
-    limit(60) + Duration::from_secs_f64(10.0 * program.seconds)
+    patience(60) + Duration::from_secs_f64(10.0 * program.seconds)
 }
 
 /// A run in which nothing moves.
