@@ -137,6 +137,9 @@ fn place_stub(memory: &Memory, paging: &mut Paging) -> Result<(), LoadError> {
     let image = partita_kernel::stub_image();
     memory.write(partita_kernel::STUB_BASE, &image)?;
     paging.map(memory, partita_kernel::STUB_BASE, image.len() as u64, Access::STUB)?;
+    memory.write(abi::CALL_ENTRY, partita_kernel::call_entry())?;
+    paging.map(memory, abi::CALL_ENTRY, PAGE_SIZE, Access::READ_EXECUTE)?;
+    paging.map(memory, abi::CALL_STACK, PAGE_SIZE, Access::READ_WRITE)?;
     Ok(())
 }
 

@@ -9,7 +9,8 @@
 //! 0x0000_0000_1000   CPL 0 stub, descriptor tables, its stack (supervisor only)
 //! 0x0000_0001_0000   the program: ELF segments, brk heap, mmap area, stack at the top of memory
 //! 0x0050_0000_0000   rings: for every peer a send ring and a receive ring
-//! 0x0060_0000_0000   system area: boot page, time page, fabric page, units page, vDSO, then page tables (not mapped)
+//! 0x0060_0000_0000   system area: boot page, time page, fabric page, units page, vDSO, the stub's system call
+//!                    entry and its stack, then page tables (not mapped)
 //! 0x0070_0000_0000   doorbell page: no memory behind it, a store exits or signals an eventfd
 //! ```
 #![no_std]
@@ -47,6 +48,11 @@ pub const UNITS_PAGE: u64 = SYSTEM_BASE + 3 * PAGE_SIZE;
 pub const VDSO_BASE: u64 = SYSTEM_BASE + 4 * PAGE_SIZE;
 /// Room for the vDSO image, in bytes.
 pub const VDSO_BYTES_MAX: u64 = 2 * PAGE_SIZE;
+/// The page of the CPL 0 stub to which SYSCALL leads. The program may read and run it, which gives it nothing.
+pub const CALL_ENTRY: u64 = SYSTEM_BASE + 6 * PAGE_SIZE;
+/// The stub's page behind it, with its stack during a system call. The program may write it, which changes nothing: every call
+/// writes anew what it reads.
+pub const CALL_STACK: u64 = CALL_ENTRY + PAGE_SIZE;
 /// First page table page. The tables are edited by the VMM and not mapped in the guest.
 pub const PAGE_TABLES_BASE: u64 = SYSTEM_BASE + 16 * PAGE_SIZE;
 

@@ -1,9 +1,14 @@
 //! The CPL 0 stub: descriptor tables, one entry for system calls, one for each vector.
 //!
 //! ```text
-//! 0x1000 GDT    0x1100 TSS    0x2000 IDT    0x3000 vector entries (16 bytes each)
-//! 0x4000 system call entry    0x5000 the program's RSP during a call    0x6000..0x7000 stack
+//! 0x1000 GDT    0x1100 TSS    0x2000 IDT    0x3000 vector entries (16 bytes each)    0x4000..0x5000 stack of faults
+//!
+//! CALL_ENTRY system call entry    CALL_STACK the program's RSP during a call, then the stack of calls, to its page's end
 //! ```
+//!
+//! The two pages of a system call, and its port, are open to the program too: under `kvm_pvm` `syscall` goes to its entry
+//! and stays at CPL 3 (`docs/decisions/0018-calls-at-cpl-3.md`). The program gains nothing by that: an OUT of its own is
+//! one more system call, and everything on the stack is written anew by every call.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,23 +17,26 @@ use core::arch::global_asm;
 /// First byte of the stub.
 pub const STUB_BASE: u64 = 0x1000;
 /// First byte after the stub.
-pub const STUB_END: u64 = 0x7000;
+pub const STUB_END: u64 = 0x5000;
 /// Where the GDT is.
 pub const GDT_ADDRESS: u64 = 0x1000;
 /// Limit of the GDT (last byte).
 pub const GDT_LIMIT: u16 = 10 * 8 - 1;
 /// Where the task state segment is.
 pub const TSS_ADDRESS: u64 = 0x1100;
-/// Limit of the TSS: no I/O bitmap, so no port is open to CPL 3.
-pub const TSS_LIMIT: u32 = 0x67;
+/// Limit of the TSS (last byte), whose I/O bitmap opens [`SYSCALL_PORT`] to CPL 3 and no other port.
+pub const TSS_LIMIT: u32 = (IO_BITMAP + IO_BITMAP_BYTES - 1) as u32;
+/// Where the I/O bitmap is in the TSS: behind its fixed part.
+const IO_BITMAP: u64 = 0x68;
+/// Ports up to 0x7f, and the byte of ones behind the last that the processor wants (Intel SDM volume 1, 19.5.2).
+const IO_BITMAP_BYTES: u64 = 0x80 / 8 + 1;
 /// Where the IDT is.
 pub const IDT_ADDRESS: u64 = 0x2000;
 /// Limit of the IDT (256 gates).
 pub const IDT_LIMIT: u16 = 4095;
 const VECTOR_ENTRIES: u64 = 0x3000;
-/// Where SYSCALL goes (LSTAR).
-pub const SYSCALL_ENTRY: u64 = 0x4000;
-const STACK_TOP: u64 = 0x7000;
+/// End of the stack on which the processor pushes the frame of a fault.
+const FAULT_STACK_TOP: u64 = 0x5000;
 
 /// The OUT port of a system call; its registers are the program's, except RSP, RIP and RFLAGS, which are on the stub's stack.
 pub const SYSCALL_PORT: u16 = 0x77;
@@ -51,16 +59,17 @@ pub const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
 }
 
-// The numbers below are the constants above; `layout_of_the_stub_matches_its_code` checks them.
+// The distances below lead from the end of their instruction to the page behind the entry, and to the end of that page;
+// `a_call_uses_the_page_behind_its_entry` checks them.
 global_asm!(
     ".pushsection .rodata.partita_stub, \"a\", @progbits",
     ".global partita_syscall_entry",
     ".global partita_syscall_entry_end",
     "partita_syscall_entry:",
-    "    mov qword ptr [0x5000], rsp",
-    "    mov rsp, 0x7000",
+    "    mov qword ptr [rip + 0xff9], rsp",
+    "    lea rsp, [rip + 0x1ff2]",
     "    push 0x2b",
-    "    push qword ptr [0x5000]",
+    "    push qword ptr [rip + 0xfea]",
     "    push r11",
     "    push 0x33",
     "    push rcx",
@@ -75,7 +84,8 @@ unsafe extern "C" {
     static partita_syscall_entry_end: u8;
 }
 
-fn syscall_entry() -> &'static [u8] {
+/// What SYSCALL leads to, to be placed at `CALL_ENTRY`; `CALL_STACK` is the page behind it.
+pub fn call_entry() -> &'static [u8] {
     // SAFETY: both symbols bound one contiguous piece of read-only data made by the assembly above.
     unsafe {
         let start = &raw const partita_syscall_entry;
@@ -110,8 +120,11 @@ pub fn stub_image() -> Vec<u8> {
     for (index, entry) in gdt.iter().enumerate() {
         put(&mut image, GDT_ADDRESS + 8 * index as u64, &entry.to_le_bytes());
     }
-    put(&mut image, TSS_ADDRESS + 4, &STACK_TOP.to_le_bytes()); // RSP0
-    put(&mut image, TSS_ADDRESS + 0x66, &(TSS_LIMIT as u16 + 1).to_le_bytes()); // I/O bitmap: beyond the limit
+    put(&mut image, TSS_ADDRESS + 4, &FAULT_STACK_TOP.to_le_bytes()); // RSP0
+    put(&mut image, TSS_ADDRESS + 0x66, &(IO_BITMAP as u16).to_le_bytes());
+    let mut closed = [0xff; IO_BITMAP_BYTES as usize];
+    closed[usize::from(SYSCALL_PORT / 8)] &= !(1 << (SYSCALL_PORT % 8));
+    put(&mut image, TSS_ADDRESS + IO_BITMAP, &closed);
     for vector in 0..=255u8 {
         let entry = VECTOR_ENTRIES + 16 * u64::from(vector);
         // mov al, vector; out FAULT_PORT, al; hlt
@@ -123,7 +136,6 @@ pub fn stub_image() -> Vec<u8> {
         put(&mut image, IDT_ADDRESS + 16 * u64::from(vector), &gate_low.to_le_bytes());
         put(&mut image, IDT_ADDRESS + 16 * u64::from(vector) + 8, &(entry >> 32).to_le_bytes());
     }
-    put(&mut image, SYSCALL_ENTRY, syscall_entry());
     image
 }
 
@@ -132,21 +144,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layout_of_the_stub_matches_its_code() {
-        let code = syscall_entry();
+    fn a_call_uses_the_page_behind_its_entry() {
+        let code = call_entry();
         assert_eq!(
             code,
             [
-                0x48, 0x89, 0x24, 0x25, 0x00, 0x50, 0x00, 0x00, // mov [0x5000], rsp
-                0x48, 0xc7, 0xc4, 0x00, 0x70, 0x00, 0x00, // mov rsp, 0x7000
+                0x48, 0x89, 0x25, 0xf9, 0x0f, 0x00, 0x00, // mov [CALL_STACK], rsp
+                0x48, 0x8d, 0x25, 0xf2, 0x1f, 0x00, 0x00, // lea rsp, [CALL_STACK + PAGE_SIZE]
                 0x6a, 0x2b, // push 0x2b
-                0xff, 0x34, 0x25, 0x00, 0x50, 0x00, 0x00, // push [0x5000]
+                0xff, 0x35, 0xea, 0x0f, 0x00, 0x00, // push [CALL_STACK]
                 0x41, 0x53, 0x6a, 0x33, 0x51, // push r11, 0x33, rcx
                 0xe6, 0x77, // out 0x77, al
                 0x48, 0xcf, // iretq
             ]
         );
-        assert_eq!(STACK_TOP, 0x7000);
+        let (entry, stack) = (partita_abi::CALL_ENTRY, partita_abi::CALL_STACK);
+        assert_eq!(entry + 7 + 0xff9, stack);
+        assert_eq!(entry + 14 + 0x1ff2, stack + partita_abi::PAGE_SIZE);
+        assert_eq!(entry + 22 + 0xfea, stack);
         assert_eq!(SYSCALL_PORT, 0x77);
     }
 

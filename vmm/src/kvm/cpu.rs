@@ -172,7 +172,7 @@ impl Cpu {
         self.fd.set_xcrs(&xcrs).map_err(failed("KVM_SET_XCRS"))?;
         self.set_msrs(&[
             (MSR_STAR, stub::STAR),
-            (MSR_LSTAR, stub::SYSCALL_ENTRY),
+            (MSR_LSTAR, partita_abi::CALL_ENTRY),
             (MSR_SYSCALL_MASK, SYSCALL_MASK),
         ])?;
         let regs = kvm_regs { rip: entry, rsp: stack, rflags: RFLAGS_START, ..Default::default() };
