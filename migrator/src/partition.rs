@@ -91,6 +91,12 @@ pub trait SourceMachine: Sync {
     /// Clears the pages set in `bitmap`, which covers `64 * bitmap.len()` pages from `first_page` (a multiple of 64) on,
     /// just before those pages are read: later writes make them dirty again.
     fn clear_dirty(&self, index: usize, first_page: u64, bitmap: &[u64]) -> Result<(), MachineError>;
+    /// Takes out of `bitmap`, which begins at `first_page`, the pages that hold zeros because nobody has touched them yet, if that is known
+    /// without touching them. Called on the stream threads, after the pages were cleared: one that is written later is dirty.
+    fn keep_touched(&self, index: usize, first_page: u64, bitmap: &mut [u64]) -> Result<(), MachineError> {
+        let _ = (index, first_page, bitmap);
+        Ok(())
+    }
     /// Copies `buffer.len()` bytes (a multiple of [`PAGE_SIZE`]) from `first_page` on into `buffer`.
     fn read_pages(&self, index: usize, first_page: u64, buffer: &mut [u8]) -> Result<(), MachineError>;
     /// Has the vCPU run only `share` of every few milliseconds from now on; [`Share::FULL`] undoes it at once.
@@ -130,8 +136,8 @@ pub trait DestinationMachine: Sync {
     fn memory(&self, _index: usize) -> Option<HostMemory> {
         None
     }
-    /// Makes host memory present behind `bytes` of region `index` from `offset` on (called on threads of its own during
-    /// round 0, beside `write_pages` of the same pages: it must keep what is in them).
+    /// Makes host memory present behind `bytes` of region `index` from `offset` on, for one-sided writes into it (called on a thread of
+    /// its own during round 0, beside `zero_pages` of the same pages: it must keep what is in them).
     fn populate(&self, index: usize, offset: u64, bytes: u64) -> Result<(), MachineError>;
     /// Writes whole pages from `first_page` on.
     fn write_pages(&self, index: usize, first_page: u64, data: &[u8]) -> Result<(), MachineError>;

@@ -62,6 +62,10 @@ impl SourceMachine for Source {
         Ok(self.partition.clear_dirty(index, first_page, bitmap)?)
     }
 
+    fn keep_touched(&self, index: usize, first_page: u64, bitmap: &mut [u64]) -> Result<(), MachineError> {
+        Ok(self.partition.memory().keep_touched(index, first_page, bitmap)?)
+    }
+
     fn read_pages(&self, index: usize, first_page: u64, buffer: &mut [u8]) -> Result<(), MachineError> {
         let (start, _) = self.described()?.regions().nth(index).ok_or("there is no such region")?;
         let address = start + first_page * PAGE_SIZE as u64;

@@ -65,7 +65,8 @@ impl<'a> Rounds<'a> {
             Ledger { seen: bitmap::Shared::new(pages, false), written: bitmap::Shared::new(pages, !zeroed) }
         };
         let ledgers = regions.iter().map(ledger).collect();
-        let (stopped, populated) = (AtomicBool::new(false), AtomicBool::new(false));
+        // What one-sided writes go to has to be there; other pages come to be when they are written, and stay away if they hold zeros.
+        let (stopped, populated) = (AtomicBool::new(false), AtomicBool::new(memory.is_none()));
         Self { machine, regions, memory, ledgers, control, timeouts, stopped, populated }
     }
 
@@ -100,7 +101,7 @@ impl<'a> Rounds<'a> {
         self.ledgers.iter().map(|ledger| ledger.seen.missing()).sum()
     }
 
-    /// One thread for each stream, which begins in `round`, and one that populates.
+    /// One thread for each stream, which begins in `round`, and, for one-sided writes, one that populates.
     pub fn start<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -130,11 +131,13 @@ impl<'a> Rounds<'a> {
             };
             scope.spawn(move || report(catch_unwind(AssertUnwindSafe(|| stream.run()))));
         }
-        scope.spawn(move || match catch_unwind(AssertUnwindSafe(|| self.populate())) {
-            Ok(Ok(())) => self.populated.store(true, Ordering::Release),
-            Ok(Err(error)) => report(Ok(Err(error))),
-            Err(panic) => report(Err(panic)),
-        });
+        if !self.populated.load(Ordering::Acquire) {
+            scope.spawn(move || match catch_unwind(AssertUnwindSafe(|| self.populate())) {
+                Ok(Ok(())) => self.populated.store(true, Ordering::Release),
+                Ok(Err(error)) => report(Ok(Err(error))),
+                Err(panic) => report(Err(panic)),
+            });
+        }
         Running { finished, streams: count }
     }
 

@@ -255,10 +255,21 @@ impl<'a> PageStream<'a> {
                 });
                 cleared.map_err(machine_failed("clear the dirty log"))?;
             }
-            let run_pages = if self.one_sided.is_some() { SLOT_PAGES } else { DATA_PAGES_MAX.into() };
-            for pages in bitmap::runs(words, first_page, run_pages) {
-                self.send_run(region, pages)?;
+            if round.number > 0 {
+                self.send_pages(region, first_page, words)?;
+                continue;
             }
+            let mut touched = words.to_vec();
+            let kept = self.machine.keep_touched(region, first_page, &mut touched);
+            kept.map_err(machine_failed("tell which pages it has"))?;
+            let untouched: Vec<u64> = words.iter().zip(&touched).map(|(all, touched)| all & !touched).collect();
+            for pages in bitmap::runs(&untouched, first_page, ZERO_PAGES_MAX.into()) {
+                let count = (pages.end - pages.start) as u32;
+                self.sent.pages += u64::from(count);
+                let extent = Extent { region: region as u32, pages: count, first_page: pages.start };
+                self.send_zeros(extent).map_err(|error| self.failed(error))?;
+            }
+            self.send_pages(region, first_page, &touched)?;
         }
         self.end_round(round).map_err(|error| self.failed(error))?;
         self.pages_total += self.sent.pages;
@@ -306,6 +317,12 @@ impl<'a> PageStream<'a> {
                 }
             }
         }
+    }
+
+    /// Sends the pages of a bitmap that begins at `first_page`.
+    fn send_pages(&mut self, region: usize, first_page: u64, words: &[u64]) -> Result<(), SourceError> {
+        let run_pages = if self.one_sided.is_some() { SLOT_PAGES } else { DATA_PAGES_MAX.into() };
+        bitmap::runs(words, first_page, run_pages).try_for_each(|pages| self.send_run(region, pages))
     }
 
     /// Reads a run of pages and sends its parts of data and of zeros.
