@@ -4,16 +4,25 @@ use partita_tests::random::Random;
 use partita_tests::roaming::Roaming;
 use partita_tests::{Bench, Result, amount};
 
-/// Moves that the test has to make; with 10 of each application the whole suite makes more than 100.
-const MOVES: u32 = 56;
-
+/// With 10 of each application the whole suite makes more than 100 moves.
 #[test]
 fn messages_survive_random_moves() -> Result {
+    storm(3, 56)
+}
+
+#[test]
+#[ignore = "minutes on a machine with KVM, hours in the emulated one: tests/system.sh storm:--ignored,eight"]
+fn messages_of_eight_survive_two_hundred_moves() -> Result {
+    storm(8, 200)
+}
+
+/// Makes so many moves of the ranks of a storm, chosen at random.
+fn storm(ranks: u32, moves_wanted: u32) -> Result {
     let bench = Bench::new()?;
     let mut random = Random::from_environment("storm");
     let (mut moves, mut runs, mut longer) = (0, 0, 1);
     // Several runs, so that a program that ends early does not end the test.
-    while moves < MOVES {
+    while moves < moves_wanted {
         runs += 1;
         assert!(runs <= 20, "only {moves} moves in {runs} runs: make them longer (PARTITA_TEST_SCALE)");
         // Every other run has messages of up to 4 MiB, and fewer of them.
@@ -25,9 +34,8 @@ fn messages_survive_random_moves() -> Result {
         let arguments = format!("--seed {seed} --messages {messages} --max-bytes {bytes_max}");
         println!("storm {arguments}");
         let arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
-        let ranks = 3;
         let mut roaming = Roaming::start(&bench, ranks, memory, "storm", &arguments)?;
-        while moves + roaming.moves < MOVES || !roaming.shares_rings() {
+        while moves + roaming.moves < moves_wanted || !roaming.shares_rings() {
             let rank = random.below(u64::from(ranks)) as u32;
             // Every fourth time two of them switch over together.
             let two = [rank, (rank + 1) % ranks];

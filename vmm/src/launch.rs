@@ -88,7 +88,7 @@ fn start(arguments: &RunArgs, rank: u32, state_dir: &StateDir, peers: &Path) -> 
     // More partitions than processors: whoever polls keeps the one it waits for from running.
     let processors =
         cpus.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), Vec::len);
-    let spin_us = arguments.spin_us.unwrap_or(if arguments.np as usize > processors { 0 } else { 50 });
+    let spin_us = arguments.spin_us.unwrap_or(if arguments.np as usize > processors { 0 } else { 300 });
     command.args(["--spin-us", &spin_us.to_string()]);
     command.envs(arguments.tls.variables());
     if !arguments.rings.shares() {

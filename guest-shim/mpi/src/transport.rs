@@ -36,7 +36,7 @@ pub struct Transport {
     /// Peers whose bytes the VMM said have arrived and that have not all been consumed, as of when `events` was this number.
     arrived: PeerSet,
     events: u32,
-    /// Share of the allowed spin time that is used, in 1/16: polls that end in sleep make it smaller.
+    /// Share of the allowed spin time that is used, in 1/16: polls that end in a long sleep make it smaller.
     spin_share: u64,
 }
 
@@ -215,7 +215,6 @@ impl Transport {
 
     /// Sleeps until the number of events is not `events` any more, or a sharer rings.
     pub fn sleep(&mut self, events: u32) {
-        self.spin_share = (self.spin_share / 2).max(1);
         match self.boot() {
             // SAFETY: the VMM gave the address for this store.
             Some(boot) if boot.wait != 0 => unsafe { ptr::write_volatile(boot.wait as *mut u32, events) },
@@ -270,17 +269,28 @@ impl Transport {
 
     /// How long a call may poll before it sleeps, in counts of the time stamp counter.
     pub fn spin_tsc(&self) -> u64 {
-        match self.sleep_facts() {
-            Some((wait, spin_ns, tsc_khz)) if wait != 0 => {
-                spin_ns.saturating_mul(tsc_khz) / 1_000_000 / 16 * self.spin_share
-            }
-            _ => 20_000,
-        }
+        self.spin_max_tsc().map_or(20_000, |max| max / 16 * self.spin_share)
+    }
+
+    /// How long it may at most, where there is a VMM to sleep in.
+    fn spin_max_tsc(&self) -> Option<u64> {
+        let (_, spin_ns, tsc_khz) = self.sleep_facts().filter(|(wait, _, _)| *wait != 0)?;
+        Some(spin_ns.saturating_mul(tsc_khz) / 1_000_000)
     }
 
     /// A poll ended with something arriving: polling is worth while.
     pub fn spin_was_useful(&mut self) {
         self.spin_share = (self.spin_share * 2).min(16);
+    }
+
+    /// A poll ended in a sleep; from its begin to the end of the sleep it took `waited_tsc`. Where all of the allowed spin time would have been
+    /// enough, more of it is used from now on: sleeping costs more than polling so long. Else less.
+    pub fn slept(&mut self, waited_tsc: u64) {
+        if self.spin_max_tsc().is_some_and(|max| waited_tsc < max) {
+            self.spin_was_useful();
+        } else {
+            self.spin_share = (self.spin_share / 2).max(1);
+        }
     }
 
     /// Adds counts that were spent polling. A count that a move made absurd is left out.

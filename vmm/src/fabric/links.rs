@@ -88,6 +88,8 @@ pub struct Links {
     /// Raised when `frozen` or `moved` changes.
     pub(super) verdict: Notify,
     pub(super) draining: Cell<bool>,
+    /// Bytes have arrived of which the guest may not know yet.
+    arrivals: Notify,
     /// Rings may be shared with partitions on this machine.
     pub(super) shares: bool,
     /// The user was told that there are too few descriptors.
@@ -185,6 +187,7 @@ impl Links {
             moved: RefCell::new(None),
             verdict: Notify::new(),
             draining: Cell::new(false),
+            arrivals: Notify::new(),
             shares: config.shares,
             short: Cell::new(false),
             neighbours: config.beside.as_ref().map(|(_, neighbours)| neighbours.clone()),
@@ -237,9 +240,14 @@ impl Links {
 
     /// Tells the guest that something happened that it may be waiting for.
     pub(super) fn raise_event(&self) -> Result<(), MemoryError> {
+        self.count_event()?;
+        self.guest.sleeper.wake();
+        Ok(())
+    }
+
+    fn count_event(&self) -> Result<(), MemoryError> {
         self.flag(std::mem::offset_of!(FabricPage, events))?.fetch_add(1, Ordering::SeqCst);
         self.guest.memory.mark_dirty(FABRIC_PAGE, PAGE_SIZE);
-        self.guest.sleeper.wake();
         Ok(())
     }
 
@@ -247,11 +255,22 @@ impl Links {
         self.guest.memory.atomic_u64(FABRIC_PAGE + (bitmap + 8 * index) as u64)
     }
 
-    /// Tells the guest that bytes of a peer are in its ring.
+    /// Tells the guest that bytes of a peer are in its ring. If it sleeps it is woken when this thread has taken in what is there: one that is woken
+    /// for every piece takes the processor away from who brings the next one.
     pub(super) fn raise_arrival(&self, rank: u32) -> Result<(), MemoryError> {
         let (index, bit) = peer_bit(rank);
         self.word(std::mem::offset_of!(FabricPage, to_guest), index)?.fetch_or(bit, Ordering::SeqCst);
-        self.raise_event()
+        self.count_event()?;
+        self.arrivals.notify_one();
+        Ok(())
+    }
+
+    /// Wakes the guest after arrivals, whenever the tasks before this one have come to wait.
+    pub(super) async fn wake_after_arrivals(&self) {
+        loop {
+            self.arrivals.notified().await;
+            self.guest.sleeper.wake();
+        }
     }
 
     /// Has both sides look at all rings: what was named before a freeze is not known any more.

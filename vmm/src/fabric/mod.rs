@@ -298,6 +298,8 @@ fn thaw(links: &Rc<Links>, tasks: &Tasks, epoch: u64, announce: bool) -> Result<
         links.peer(rank).announce.set(announce);
         tasks.borrow_mut().push(spawn_local(outgoing::run(links.clone(), rank)));
     }
+    let waking = links.clone();
+    tasks.borrow_mut().push(spawn_local(async move { waking.wake_after_arrivals().await }));
     links.set_asleep(true)?;
     // A partition that arrives asleep has to look again: what it waited for may have come meanwhile.
     links.name_everybody()

@@ -126,6 +126,7 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
             mpi.transport.add_poll_tsc(sys::time_stamp().wrapping_sub(start));
             mpi.transport.sleep(events);
             mpi.transport.wake();
+            mpi.transport.slept(sys::time_stamp().wrapping_sub(start));
         });
         poll_start = None;
     }
