@@ -203,7 +203,9 @@ fn a_source_that_cannot_resume_says_so(transport: Transport) {
 fn every_failing_verb_of_the_destination_is_told_to_the_source(transport: Transport) {
     for verb in ["build", "populate", "write_pages", "restore"] {
         // Each is asked for over one of them only.
-        if (transport == Transport::Rdma && verb == "write_pages") || (transport == Transport::Tcp && verb == "populate") {
+        if (transport == Transport::Rdma && verb == "write_pages")
+            || (transport == Transport::Tcp && verb == "populate")
+        {
             continue;
         }
         let source = TestSource::new();

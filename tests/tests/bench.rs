@@ -109,7 +109,16 @@ fn messages_of_partitions_hosts_and_mpich_are_measured_side_by_side() -> Result 
     let mut command = bench.command(Path::new(env!("CARGO_BIN_EXE_messages")));
     // Enough that threads are seen to spend processor time where there is speed, and not more where there is none.
     let [round_trips, allreduces] = if is_emulated() { ["40", "20"] } else { ["20000", "200"] };
-    command.args(["--systems", &systems.join(","), "--turns", "1", "--round-trips", round_trips, "--warm-up", "4"]);
+    command.args([
+        "--systems",
+        &systems.join(","),
+        "--turns",
+        "1",
+        "--round-trips",
+        round_trips,
+        "--warm-up",
+        "4",
+    ]);
     command.args(["--transfers", "3", "--allreduces", allreduces, "--halo-size", "32", "--halo-steps", "4"]);
     // Less than this test waits, so that it says which system does not come to an end.
     command.args(["--timeout-s", "12"]);

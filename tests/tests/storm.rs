@@ -30,6 +30,8 @@ fn storm(ranks: u32, moves_wanted: u32) -> Result {
             1 => (amount(40_000, 2_000) * longer, 4 << 20, "160M"),
             _ => (amount(1_000_000, 60_000) * longer, 16 << 10, "64M"),
         };
+        // As long as with three ranks, where all share two processors.
+        let messages = messages * 9 / u64::from(ranks * ranks);
         let seed = random.below(1 << 30);
         let arguments = format!("--seed {seed} --messages {messages} --max-bytes {bytes_max}");
         println!("storm {arguments}");

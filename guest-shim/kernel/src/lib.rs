@@ -13,7 +13,7 @@ mod vdso;
 
 pub use stub::{
     FAULT_PORT, GDT_ADDRESS, GDT_LIMIT, IDT_ADDRESS, IDT_LIMIT, KERNEL_CODE_SELECTOR, STAR, STUB_BASE,
-    STUB_END, SYSCALL_PORT, TSS_ADDRESS, TSS_LIMIT, TSS_SELECTOR, USER_CODE_SELECTOR,
-    USER_DATA_SELECTOR, call_entry, has_error_code, stub_image,
+    STUB_END, SYSCALL_PORT, TSS_ADDRESS, TSS_LIMIT, TSS_SELECTOR, USER_CODE_SELECTOR, USER_DATA_SELECTOR,
+    call_entry, has_error_code, stub_image,
 };
 pub use vdso::vdso_image;

@@ -262,7 +262,8 @@ impl<'a> PageStream<'a> {
             let mut touched = words.to_vec();
             let kept = self.machine.keep_touched(region, first_page, &mut touched);
             kept.map_err(machine_failed("tell which pages it has"))?;
-            let untouched: Vec<u64> = words.iter().zip(&touched).map(|(all, touched)| all & !touched).collect();
+            let untouched: Vec<u64> =
+                words.iter().zip(&touched).map(|(all, touched)| all & !touched).collect();
             for pages in bitmap::runs(&untouched, first_page, ZERO_PAGES_MAX.into()) {
                 let count = (pages.end - pages.start) as u32;
                 self.sent.pages += u64::from(count);
