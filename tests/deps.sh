@@ -4,8 +4,8 @@ set -euo pipefail
 
 packages="gcc g++ gfortran make musl-tools libclang-dev mpich libmpich-dev libopenblas-serial-dev dpkg-dev python3 python3-venv valgrind"
 packages="$packages etcd-server iproute2 iperf3 qemu-system-x86 libfabric-dev"
-if ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }; then
-    # No KVM here: tests and demo run in an emulated machine (tests/machine/with-kvm).
+if [ "${PARTITA_MACHINE:-}" = emulated ] || ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }; then
+    # No KVM here, or it is not to be used: tests and demo run in an emulated machine (tests/machine/with-kvm).
     packages="$packages busybox-static kmod cpio"
 fi
 

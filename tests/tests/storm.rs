@@ -11,7 +11,7 @@ fn messages_survive_random_moves() -> Result {
 }
 
 #[test]
-#[ignore = "minutes on a machine with KVM, hours in the emulated one: tests/system.sh storm:--ignored,eight"]
+#[ignore = "half a minute where KVM is, too long in the emulated machine: tests/system.sh storm:--ignored,eight"]
 fn messages_of_eight_survive_two_hundred_moves() -> Result {
     storm(8, 200)
 }

@@ -70,6 +70,9 @@ pub fn launch(arguments: &RunArgs) -> Outcome {
     Ok(status)
 }
 
+/// How long a rank with a processor of its own polls before it sleeps: about what a sleep and a wake take on the slowest known host.
+const SPIN_US_ALONE: u64 = 300;
+
 fn rank_report(path: &Path, rank: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".rank-{rank}"));
@@ -88,7 +91,8 @@ fn start(arguments: &RunArgs, rank: u32, state_dir: &StateDir, peers: &Path) -> 
     // More partitions than processors: whoever polls keeps the one it waits for from running.
     let processors =
         cpus.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), Vec::len);
-    let spin_us = arguments.spin_us.unwrap_or(if arguments.np as usize > processors { 0 } else { 300 });
+    let spin_us =
+        arguments.spin_us.unwrap_or(if arguments.np as usize > processors { 0 } else { SPIN_US_ALONE });
     command.args(["--spin-us", &spin_us.to_string()]);
     command.envs(arguments.tls.variables());
     if !arguments.rings.shares() {

@@ -9,8 +9,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use partita_abi::{
     MEMORY_BYTES_MAX, PAGE_SIZE, RANKS_MAX, RING_BYTES_MAX, RING_BYTES_MIN, RINGS_BASE, SYSTEM_BASE,
@@ -152,6 +152,8 @@ const HUGE_PAGES_FROM: u64 = 128 << 20;
 pub struct Memory {
     map: GuestMemoryMmap<AtomicBitmap>,
     layout: Layout,
+    /// Opened when it is first asked; none where this process may not.
+    pagemap: OnceLock<Option<File>>,
 }
 
 impl Memory {
@@ -176,7 +178,7 @@ impl Memory {
             bytes: layout.program_bytes,
             source: Box::new(e),
         })?;
-        let memory = Self { map, layout };
+        let memory = Self { map, layout, pagemap: OnceLock::new() };
         if layout.program_bytes >= HUGE_PAGES_FROM {
             // Only a matter of speed: a kernel without huge pages refuses, and nothing is lost.
             let _ = memory.advise(0, layout.program_bytes, libc::MADV_HUGEPAGE, "use huge pages for");
@@ -297,7 +299,8 @@ impl Memory {
         let mut entries = vec![0; pages as usize * PAGEMAP_ENTRY];
         // One entry for every virtual page of this process.
         let at = (host / PAGE_SIZE + first_page) * PAGEMAP_ENTRY as u64;
-        let Ok(pagemap) = File::open("/proc/self/pagemap") else { return Ok(()) };
+        let pagemap = self.pagemap.get_or_init(|| File::open("/proc/self/pagemap").ok());
+        let Some(pagemap) = pagemap else { return Ok(()) };
         pagemap.read_exact_at(&mut entries, at).map_err(|source| MemoryError::Advise {
             what: "look up the pages of",
             address: start + first_page * PAGE_SIZE,

@@ -1,7 +1,7 @@
 //! What runs in a partition below the program: the CPL 0 stub and the vDSO, as bytes with their entry points.
 //!
-//! The stub lives in the first 64 KiB, which the program cannot touch, and in two pages of the system area. It does two things: a system call leaves the
-//! program, shows its registers to the VMM by an OUT, and goes back; a fault says which vector it was and stops.
+//! The stub lives in the first 64 KiB, which the program cannot touch, and in two pages of the system area. It does two
+//! things: a system call leaves the program, shows its registers to the VMM by an OUT, and goes back; a fault says which vector it was and stops.
 //! Nothing else may run at CPL 0: some hosts emulate it instruction by instruction and know only plain ones
 //! (`docs/decisions/0001-stub.md`).
 #![no_std]
