@@ -57,6 +57,23 @@ pub fn measure_tsc_khz() -> u64 {
     (u128::from(tsc) * 1_000_000 / u128::from(ns.max(1))) as u64
 }
 
+/// Nanoseconds per count of the guest's time stamp counter, as a fixed-point number with 32 fractional bits.
+fn multiplier(memory: &Memory) -> Result<u64, MemoryError> {
+    memory.read_u64(TIME_PAGE + std::mem::offset_of!(TimePage, multiplier) as u64)
+}
+
+/// Counts of the guest's time stamp counter in nanoseconds, at the speed it has now.
+pub fn guest_ns(memory: &Memory, counts: u64) -> Result<u64, MemoryError> {
+    let ns = (u128::from(counts) * u128::from(multiplier(memory)?)) >> 32;
+    Ok(u64::try_from(ns).unwrap_or(u64::MAX))
+}
+
+/// Nanoseconds in counts of the guest's time stamp counter, at the speed it has now.
+pub fn guest_counts(memory: &Memory, ns: u64) -> Result<u64, MemoryError> {
+    let counts = (u128::from(ns) << 32) / u128::from(multiplier(memory)?.max(1));
+    Ok(u64::try_from(counts).unwrap_or(u64::MAX))
+}
+
 /// The guest's clocks at one moment, as they move with a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestTime {
@@ -75,12 +92,11 @@ impl GuestTime {
     /// What the guest would read now.
     pub fn read(memory: &Memory) -> Result<Self, MemoryError> {
         let base = memory.read_u64(TIME_PAGE + std::mem::offset_of!(TimePage, tsc_base) as u64)?;
-        let multiplier = memory.read_u64(TIME_PAGE + std::mem::offset_of!(TimePage, multiplier) as u64)?;
-        let passed = (u128::from(time_stamp().saturating_sub(base)) * u128::from(multiplier)) >> 32;
+        let passed = guest_ns(memory, time_stamp().saturating_sub(base))?;
         let field = |offset: usize| memory.read_u64(TIME_PAGE + offset as u64);
         Ok(Self {
-            monotonic_ns: field(std::mem::offset_of!(TimePage, monotonic_ns))?.saturating_add(passed as u64),
-            realtime_ns: field(std::mem::offset_of!(TimePage, realtime_ns))?.saturating_add(passed as u64),
+            monotonic_ns: field(std::mem::offset_of!(TimePage, monotonic_ns))?.saturating_add(passed),
+            realtime_ns: field(std::mem::offset_of!(TimePage, realtime_ns))?.saturating_add(passed),
         })
     }
 

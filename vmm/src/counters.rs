@@ -11,7 +11,7 @@ pub struct CpuCounters {
     pub earlier_run_ns: AtomicU64,
     /// Processor time of this thread once it has ended, in nanoseconds.
     pub final_run_ns: AtomicU64,
-    /// Asleep in WAIT or a sleeping call, in nanoseconds.
+    /// Processor given up in WAIT or a sleeping call, in nanoseconds.
     pub wait_ns: AtomicU64,
     /// Exits by an MMIO access.
     pub mmio: AtomicU64,

@@ -560,11 +560,10 @@ impl Partition {
 
     /// Counts of the guest's time stamp counter in nanoseconds, at the speed it has now.
     fn guest_ns(&self, counts: u64) -> u64 {
-        let multiplier = self.memory.read_u64(partita_abi::TIME_PAGE + 16).unwrap_or(0);
-        ((u128::from(counts) * u128::from(multiplier)) >> 32).min(u128::from(u64::MAX)) as u64
+        crate::clock::guest_ns(&self.memory, counts).unwrap_or(0)
     }
 
-    /// Time the guest spent polling in blocking calls, in nanoseconds, as it says itself.
+    /// Time the guest spent in blocking calls of MPI, but for being asleep, in nanoseconds, as it says itself.
     pub fn poll_ns(&self) -> u64 {
         self.guest_ns(vcpu::guest_counter(&self.memory, std::mem::offset_of!(FabricPage, poll_tsc)))
     }

@@ -560,15 +560,23 @@ impl Worker {
         let address = abi::FABRIC_PAGE + std::mem::offset_of!(abi::FabricPage, events) as u64;
         let events = self.engine.memory.atomic_u32(address)?;
         if events.load(Ordering::SeqCst) == seen {
-            self.sleep(|| events.load(Ordering::SeqCst) != seen, None, false);
+            let asleep_ns = self.sleep(|| events.load(Ordering::SeqCst) != seen, None, false);
+            let memory = &self.engine.memory;
+            let address = abi::FABRIC_PAGE + std::mem::offset_of!(abi::FabricPage, slept_tsc) as u64;
+            let counts = clock::guest_counts(memory, asleep_ns)?;
+            memory.write_u64(address, memory.read_u64(address)?.wrapping_add(counts))?;
         }
         Ok(())
     }
 
-    fn sleep(&self, ready: impl Fn() -> bool, until_ns: Option<u64>, input: bool) {
-        let start = clock::monotonic_ns();
+    /// Sleeps; returns for how long the processor was given up, in nanoseconds. What sleeping costs the processor itself is not that.
+    fn sleep(&self, ready: impl Fn() -> bool, until_ns: Option<u64>, input: bool) -> u64 {
+        let (start, start_cpu) = (clock::monotonic_ns(), clock::thread_cpu_ns());
         self.sleeper.sleep(ready, until_ns, input);
-        add(&self.counters.wait_ns, clock::monotonic_ns() - start);
+        let elapsed = clock::monotonic_ns() - start;
+        let asleep_ns = elapsed.saturating_sub(clock::thread_cpu_ns().saturating_sub(start_cpu));
+        add(&self.counters.wait_ns, asleep_ns);
+        asleep_ns
     }
 
     fn serve_call(&mut self) -> Result<Option<Ending>, VcpuError> {

@@ -140,7 +140,7 @@ pub struct Counters {
     pub run_ns: u64,
     /// vCPU thread asleep in WAIT or in a sleeping system call.
     pub wait_ns: u64,
-    /// Part of `run_ns` that the MPI library spent polling.
+    /// Part of `run_ns` that was spent waiting in the MPI library: polling, going to sleep, waking up.
     pub poll_ns: u64,
     /// Since the start.
     pub elapsed_ns: u64,

@@ -20,7 +20,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Version of everything in this crate. A VMM refuses a saved partition or a program of another version.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Bytes of a page, here and in the dirty log.
 pub const PAGE_SIZE: u64 = 4096;
@@ -157,14 +157,18 @@ pub struct FabricPage {
     /// in a receive ring rings the doorbell.
     pub fabric_asleep: AtomicU32,
     _pad1: [u8; 60],
-    /// Time stamp counts the guest spent polling inside blocking calls (written by the guest).
+    /// Time stamp counts the guest spent in blocking calls until something came, but for those asleep ([`FabricPage::slept_tsc`]):
+    /// polling, and going to sleep and waking up (written by the guest).
     pub poll_tsc: AtomicU64,
     /// Units of work done as the program reports them (written by the guest).
     pub progress: AtomicU64,
     _pad2: [u8; 48],
     /// Raised by the VMM, before `events`, whenever a ring becomes shared with its peer or private again.
     pub sharing: AtomicU32,
-    _pad3: [u8; 60],
+    _pad3: [u8; 4],
+    /// Time stamp counts for which the processor was given up in WAIT (written by the VMM before WAIT returns).
+    pub slept_tsc: AtomicU64,
+    _pad4: [u8; 48],
     /// A bit for every peer, set by the guest when it has written to the send ring or freed room in the receive ring of a peer
     /// with whom the ring is not shared, and taken by the fabric thread, which looks at no other rings.
     pub to_fabric: [AtomicU64; PEER_WORDS],
@@ -281,6 +285,7 @@ const _: () = assert!(offset_of!(FabricPage, fabric_asleep) == 64);
 const _: () = assert!(offset_of!(FabricPage, poll_tsc) == 128);
 const _: () = assert!(offset_of!(FabricPage, progress) == 136);
 const _: () = assert!(offset_of!(FabricPage, sharing) == 192);
+const _: () = assert!(offset_of!(FabricPage, slept_tsc) == 200);
 const _: () = assert!(offset_of!(FabricPage, to_fabric) == 256);
 const _: () = assert!(offset_of!(FabricPage, to_guest) == 768);
 const _: () = assert!(size_of::<FabricPage>() as u64 <= PAGE_SIZE);

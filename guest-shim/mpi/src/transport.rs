@@ -213,13 +213,15 @@ impl Transport {
         events
     }
 
-    /// Sleeps until the number of events is not `events` any more, or a sharer rings.
-    pub fn sleep(&mut self, events: u32) {
+    /// Sleeps until the number of events is not `events` any more, or a sharer rings. Returns for how many counts the processor was given up.
+    pub fn sleep(&mut self, events: u32) -> u64 {
+        let before = self.fabric().slept_tsc.load(Ordering::Relaxed);
         match self.boot() {
             // SAFETY: the VMM gave the address for this store.
             Some(boot) if boot.wait != 0 => unsafe { ptr::write_volatile(boot.wait as *mut u32, events) },
             _ => sys::sched_yield(),
         }
+        self.fabric().slept_tsc.load(Ordering::Relaxed).wrapping_sub(before)
     }
 
     /// Takes back what [`Transport::prepare_sleep`] said.
@@ -293,7 +295,7 @@ impl Transport {
         }
     }
 
-    /// Adds counts that were spent polling. A count that a move made absurd is left out.
+    /// Adds counts that were spent in a blocking call, but not asleep. A count that a move made absurd is left out.
     pub fn add_poll_tsc(&self, counts: u64) {
         if counts < 1 << 40 {
             let poll: &AtomicU64 = &self.fabric().poll_tsc;

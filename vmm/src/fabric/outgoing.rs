@@ -209,7 +209,9 @@ async fn send(
             continue;
         }
         let length = (end - sent).min(PIECE_BYTES);
-        let timed = peer.round_trips.borrow().is_due(Instant::now());
+        // From before it is sent: the far end may have it, and have answered, before we run again.
+        let since = Instant::now();
+        let timed = peer.round_trips.borrow().is_due(since);
         let kind = if timed { Kind::Timed } else { Kind::Data };
         let header = Header { kind, length: length as u32, a: sent, b: peer.sending.messages()? }.encode();
         let total = HEADER_BYTES as u64 + length;
@@ -221,7 +223,7 @@ async fn send(
         }
         sent += length;
         if timed {
-            peer.round_trips.borrow_mut().sent(sent, Instant::now());
+            peer.round_trips.borrow_mut().sent(sent, since);
         }
     }
 }

@@ -44,10 +44,10 @@ impl RoundTrips {
         self.timed.is_none() && self.last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE)
     }
 
-    /// The frame up to stream offset `end`, which is timed, was sent at `now`.
-    pub fn sent(&mut self, end: u64, now: Instant) {
-        self.timed = Some((end, now));
-        self.last = Some(now);
+    /// The frame up to stream offset `end`, which is timed, was sent; that was begun at `since`.
+    pub fn sent(&mut self, end: u64, since: Instant) {
+        self.timed = Some((end, since));
+        self.last = Some(since);
     }
 
     /// The far end has everything up to `offset`.

@@ -123,10 +123,11 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
             continue;
         }
         with(|mpi| {
-            mpi.transport.add_poll_tsc(sys::time_stamp().wrapping_sub(start));
-            mpi.transport.sleep(events);
+            let asleep = mpi.transport.sleep(events);
             mpi.transport.wake();
-            mpi.transport.slept(sys::time_stamp().wrapping_sub(start));
+            let waited = sys::time_stamp().wrapping_sub(start);
+            mpi.transport.add_poll_tsc(waited.saturating_sub(asleep));
+            mpi.transport.slept(waited);
         });
         poll_start = None;
     }
