@@ -193,7 +193,9 @@ fn counters(sheet: &mut Sheet, partitions: &[Measured]) {
     };
     add("partition_run_seconds", "vCPU on a processor", |it| it.run_ns as f64 / 1e9);
     add("partition_wait_seconds", "vCPU asleep, waiting for data", |it| it.wait_ns as f64 / 1e9);
-    add("partition_poll_seconds", "Waiting for messages without being asleep, part of run", |it| it.poll_ns as f64 / 1e9);
+    add("partition_poll_seconds", "Waiting for messages without being asleep, part of run", |it| {
+        it.poll_ns as f64 / 1e9
+    });
     add("partition_progress", "Units of work that the program reported", |it| it.progress as f64);
     add("partition_migrations", "Moves made", |it| it.migrations as f64);
     add("partition_blackout_seconds", "Blackouts of all its moves", |it| it.blackout_ns as f64 / 1e9);

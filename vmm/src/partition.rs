@@ -24,7 +24,7 @@ use crate::loader::{self, Arguments, Identity, LoadError};
 use crate::memory::{FILE_AREA_BYTES, FILES_BASE, Layout, Memory, MemoryError};
 use crate::throttle::Throttle;
 use crate::units::{self, Share, Units};
-use crate::vcpu::{self, Ending, Engine, EngineState, Vcpu, VcpuError};
+use crate::vcpu::{self, Ending, Engine, EngineState, Vcpu, VcpuError, Waiting};
 
 /// Version of [`Saved`] and [`Blueprint`].
 pub const STATE_VERSION: u32 = 2;
@@ -221,8 +221,7 @@ pub struct Traffic {
 /// What a prepared partition keeps until its state arrives.
 struct Spare {
     cpu: Cpu,
-    doorbell: EventFd,
-    fabric: fabric::Config,
+    vcpu: Waiting,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -294,12 +293,12 @@ impl Partition {
             rank: name.rank,
         };
         let partition = Self::assemble(name, parts.machine, memory, blueprint);
-        let doorbell = partition.make_doorbell()?;
-        partition.begin(engine, SavedCounters::default(), fabric, doorbell, on_end)?;
+        let vcpu = partition.start_threads(fabric)?;
+        partition.begin(vcpu, engine, SavedCounters::default(), on_end);
         Ok(partition)
     }
 
-    /// Builds everything of a partition that will arrive: machine, memory, vCPU. Refuses what cannot run here.
+    /// Builds everything of a partition that will arrive: machine, memory, vCPU, threads. Refuses what cannot run here.
     pub fn prepare(name: Name, blueprint: Blueprint, fabric: fabric::Config) -> Result<Self, PartitionError> {
         let memory = Arc::new(Memory::new(blueprint.layout)?);
         let parts = Machine::create(&memory)?;
@@ -307,8 +306,8 @@ impl Partition {
             return Err(PartitionError::Processor(missing));
         }
         let partition = Self::assemble(name, parts.machine, memory, blueprint);
-        let doorbell = partition.make_doorbell()?;
-        *lock(&partition.spare) = Some(Spare { cpu: parts.cpu, doorbell, fabric });
+        let vcpu = partition.start_threads(fabric)?;
+        *lock(&partition.spare) = Some(Spare { cpu: parts.cpu, vcpu });
         Ok(partition)
     }
 
@@ -337,19 +336,10 @@ impl Partition {
         Ok(doorbell)
     }
 
-    /// Starts the threads, paused and frozen.
-    fn begin(
-        &self,
-        engine: Engine,
-        saved: SavedCounters,
-        fabric: fabric::Config,
-        doorbell: EventFd,
-        on_end: OnEnd,
-    ) -> Result<(), PartitionError> {
-        let counters = Arc::new(CpuCounters::resume(&saved));
-        *lock(&self.counters) = counters.clone();
-        *lock(&self.moves) = saved;
-        let vcpu = Vcpu::spawn(engine, counters, on_end)?;
+    /// Starts the threads, that of the fabric frozen.
+    fn start_threads(&self, fabric: fabric::Config) -> Result<Waiting, PartitionError> {
+        let vcpu = Waiting::start()?;
+        let doorbell = self.make_doorbell()?;
         let guest = Guest {
             memory: self.memory.clone(),
             sleeper: vcpu.sleeper(),
@@ -357,10 +347,16 @@ impl Partition {
             doorbell,
             doorbells: self.machine.doorbells(),
         };
-        let fabric = Fabric::start(guest, fabric)?;
-        *lock(&self.vcpu) = Some(vcpu);
-        *lock(&self.fabric) = Some(fabric);
-        Ok(())
+        *lock(&self.fabric) = Some(Fabric::start(guest, fabric)?);
+        Ok(vcpu)
+    }
+
+    /// Gives the vCPU's thread its processor, paused.
+    fn begin(&self, vcpu: Waiting, engine: Engine, saved: SavedCounters, on_end: OnEnd) {
+        let counters = Arc::new(CpuCounters::resume(&saved));
+        *lock(&self.counters) = counters.clone();
+        *lock(&self.moves) = saved;
+        *lock(&self.vcpu) = Some(vcpu.begin(engine, counters, on_end));
     }
 
     /// Sets a saved state in a prepared partition whose memory has arrived. It stays paused.
@@ -368,7 +364,7 @@ impl Partition {
     /// Returns how many bytes it had written to standard output and standard error before it came.
     pub fn restore(&self, saved: &[u8], on_end: OnEnd) -> Result<[u64; 2], PartitionError> {
         let saved = Saved::decode(saved)?;
-        let Spare { cpu, doorbell, mut fabric } =
+        let Spare { cpu, vcpu } =
             lock(&self.spare).take().ok_or(PartitionError::Order("it has been restored before"))?;
         let blueprint = lock(&self.blueprint).clone();
         let tsc_khz = cpu.tsc_khz().unwrap_or_else(clock::measure_tsc_khz);
@@ -385,7 +381,10 @@ impl Partition {
             return Err(PartitionError::Contradiction("its files have more bytes than a file area"));
         }
         self.memory.write(FILES_BASE + blueprint.file_area_bytes, &saved.late_files)?;
-        fabric.directory = saved.directory;
+        self.with_fabric(|fabric| {
+            fabric.replace_directory(saved.directory);
+            Ok(())
+        })?;
         let engine = Engine {
             cpu,
             memory: self.memory.clone(),
@@ -395,7 +394,7 @@ impl Partition {
             rank: self.name.rank,
         };
         let output_bytes = engine.linux.output_bytes;
-        self.begin(engine, saved.counters, fabric, doorbell, on_end)?;
+        self.begin(vcpu, engine, saved.counters, on_end);
         *lock(&self.left_ns) = saved.time.realtime_ns;
         Ok(output_bytes)
     }

@@ -297,43 +297,68 @@ fn install_kick_handler() {
     });
 }
 
-impl Vcpu {
-    /// Starts the thread, paused. `on_end` is called on it, once.
-    pub fn spawn(
-        engine: Engine,
-        counters: Arc<CpuCounters>,
-        on_end: impl FnOnce(Ending) + Send + 'static,
-    ) -> Result<Self, VcpuError> {
+/// A thread that waits for a processor to run.
+///
+/// Making a thread takes longer than all of an arrival that has one, so a partition that arrives has it beforehand.
+pub struct Waiting {
+    interrupter: Interrupter,
+    work: Option<Sender<Work>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+/// What such a thread waits for.
+struct Work {
+    engine: Engine,
+    counters: Arc<CpuCounters>,
+    on_end: Box<dyn FnOnce(Ending) + Send>,
+}
+
+impl Waiting {
+    /// Starts the thread.
+    pub fn start() -> Result<Self, VcpuError> {
         install_kick_handler();
         let (commands, receiver) = channel();
+        let (work, given) = channel();
         let sleeper = Arc::new(Sleeper::new().map_err(VcpuError::Thread)?);
-        let thread = Arc::new(OnceLock::new());
-        let ended = Arc::new(AtomicBool::new(false));
-        let mut worker = Worker {
-            engine,
-            commands: receiver,
-            sleeper: sleeper.clone(),
-            counters: counters.clone(),
-            incomplete: false,
-            paused: true,
-        };
-        let (thread_id, has_ended) = (thread.clone(), ended.clone());
+        let interrupter = Interrupter { commands, sleeper, thread: Arc::default(), ended: Arc::default() };
+        let (sleeper, thread) = (interrupter.sleeper.clone(), interrupter.thread.clone());
+        let ended = interrupter.ended.clone();
         let handle = std::thread::Builder::new()
             .name("vcpu".into())
             .stack_size(256 << 10)
             .spawn(move || {
                 // SAFETY: always succeeds.
-                thread_id.get_or_init(|| unsafe { libc::pthread_self() });
+                thread.get_or_init(|| unsafe { libc::pthread_self() });
+                let Ok(Work { engine, counters, on_end }) = given.recv() else {
+                    ended.store(true, Ordering::SeqCst);
+                    return;
+                };
+                let commands = receiver;
+                let mut worker =
+                    Worker { engine, commands, sleeper, counters, incomplete: false, paused: true };
                 IMMEDIATE_EXIT.set(worker.engine.cpu.immediate_exit());
                 let ending = worker.run();
                 IMMEDIATE_EXIT.set(ptr::null());
                 worker.counters.final_run_ns.store(clock::thread_cpu_ns(), Ordering::SeqCst);
-                has_ended.store(true, Ordering::SeqCst);
+                ended.store(true, Ordering::SeqCst);
                 on_end(ending);
             })
             .map_err(VcpuError::Thread)?;
-        let interrupter = Interrupter { commands, sleeper, thread, ended };
-        Ok(Self { interrupter, handle: Some(handle), counters })
+        Ok(Self { interrupter, work: Some(work), handle: Some(handle) })
+    }
+
+    /// Gives it its processor, paused. `on_end` is called on the thread, once.
+    pub fn begin(
+        mut self,
+        engine: Engine,
+        counters: Arc<CpuCounters>,
+        on_end: impl FnOnce(Ending) + Send + 'static,
+    ) -> Vcpu {
+        if let Some(work) = self.work.take() {
+            // It waits for nothing else, so it is there.
+            let _ = work.send(Work { engine, counters: counters.clone(), on_end: Box::new(on_end) });
+        }
+        Vcpu { interrupter: self.interrupter.clone(), handle: self.handle.take(), counters }
     }
 
     /// Lets the fabric wake it.
@@ -342,6 +367,27 @@ impl Vcpu {
     }
 
     /// Lets others do things between two entries of the guest. Everybody who has one must be gone before the vCPU is dropped.
+    pub fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.work = None;
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Vcpu {
+    /// Lets the fabric wake it.
+    pub fn sleeper(&self) -> Arc<Sleeper> {
+        self.interrupter.sleeper.clone()
+    }
+
+    /// As [`Waiting::interrupter`].
     pub fn interrupter(&self) -> Interrupter {
         self.interrupter.clone()
     }

@@ -54,7 +54,9 @@ fn sheet(host: &Host) -> Sheet {
     };
     counter("partition_run_seconds", "vCPU on a processor", |it| it.run_ns as f64 / 1e9);
     counter("partition_wait_seconds", "vCPU asleep, waiting for data", |it| it.wait_ns as f64 / 1e9);
-    counter("partition_poll_seconds", "Waiting for messages without being asleep, part of run", |it| it.poll_ns as f64 / 1e9);
+    counter("partition_poll_seconds", "Waiting for messages without being asleep, part of run", |it| {
+        it.poll_ns as f64 / 1e9
+    });
     counter("partition_progress", "Units of work that the program reported", |it| it.progress as f64);
     counter("partition_sent_bytes", "Bytes sent to peers", |it| {
         it.peers.iter().map(|it| it.bytes_sent as f64).sum()
