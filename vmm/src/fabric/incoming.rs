@@ -34,17 +34,21 @@ async fn serve(links: &Links, stream: &Stream) -> Result<(), SessionError> {
         .await
         .map_err(|_| SessionError::Protocol("no greeting"))??;
     links.until_thawed().await;
+    let checked = check(links, &hello);
+    if checked.is_ok() {
+        let address: Address =
+            hello.address.parse().map_err(|_| SessionError::Protocol("an address that is none"))?;
+        // Even if we have moved: we may still have to tell it where, and its old process may be gone by then.
+        links.learn(hello.from, Place { epoch: hello.epoch, address });
+    }
     let moved = links.moved.borrow().clone();
     if let Some(place) = moved {
         let text = place.address.to_string();
         return answer(stream, Kind::Moved, place.epoch, &text).await;
     }
-    if let Err(why) = check(links, &hello) {
+    if let Err(why) = checked {
         return answer(stream, Kind::Refused, 0, why).await;
     }
-    let address: Address =
-        hello.address.parse().map_err(|_| SessionError::Protocol("an address that is none"))?;
-    links.learn(hello.from, Place { epoch: hello.epoch, address });
     let peer = links.peer(hello.from);
     if !hello.stream {
         peer.to_send.notify_one();
