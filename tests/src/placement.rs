@@ -87,8 +87,8 @@ pub struct Balanced {
     pub settled_steps_per_s: Option<f64>,
     /// What moved.
     pub moves: Vec<MoveSeen>,
-    /// Moves that failed.
-    pub moves_failed: usize,
+    /// How moves ended that did not succeed, as the coordinator says.
+    pub failed: Vec<String>,
 }
 
 /// Whether the load stays what it is.
@@ -180,7 +180,7 @@ mod tests {
             steps_per_s: 9.0,
             settled_steps_per_s: Some(12.0),
             moves: vec![],
-            moves_failed: 0,
+            failed: Vec::new(),
         };
         let mut measured = Measured {
             load: Load::Fixed,

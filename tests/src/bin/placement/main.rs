@@ -218,8 +218,8 @@ fn print(measured: &Measured) {
             it.done_s, it.rank, it.from, it.to, it.reason
         );
     }
-    if balanced.moves_failed > 0 {
-        println!("    {} moves failed", balanced.moves_failed);
+    for text in &balanced.failed {
+        println!("    {text}");
     }
     let wanted = match measured.load {
         Load::Fixed => "where it settles, by the best static placement",

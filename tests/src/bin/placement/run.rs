@@ -163,21 +163,33 @@ pub fn balanced(
     let application =
         applications.as_array().and_then(|apps| apps.iter().rfind(|it| it["name"] == "balanced"));
     let application = application.ok_or("the coordinator has forgotten the application")?;
-    let count = |list: &Value| list.as_array().map_or(0, Vec::len);
-    let (moves, last_ms) = moves(cluster, application)?;
+    let events = cluster.events()?;
+    let (moves, last_ms) = moves(&events, application);
     let balanced = Balanced {
         from: from.clone(),
         steps_per_s: done.steps_per_s,
         settled_steps_per_s: settled(&done.seen, last_ms, program.steps),
         moves,
-        moves_failed: count(&application["other_moves"]),
+        failed: failed(&events, application),
     };
     Ok((balanced, done.stdout))
 }
 
+/// How moves of an application ended that did not succeed.
+fn failed(events: &[Value], application: &Value) -> Vec<String> {
+    let of_it = |it: &&Value| {
+        it["application"] == application["id"]
+            && matches!(it["kind"].as_str(), Some("move-failed" | "move-in-doubt"))
+    };
+    let text = |it: &Value| {
+        let [text, reason] = ["text", "reason"].map(|field| it[field].as_str().unwrap_or_default());
+        format!("rank {}: {text}: {reason}", it["rank"])
+    };
+    events.iter().filter(of_it).map(text).collect()
+}
+
 /// Moves of an application, and the end of the last one, in Unix milliseconds.
-fn moves(cluster: &Cluster<'_>, application: &Value) -> Result<(Vec<MoveSeen>, u64)> {
-    let events = cluster.events()?;
+fn moves(events: &[Value], application: &Value) -> (Vec<MoveSeen>, u64) {
     let end_ms = |id: &Value| {
         let end = format!("move {id} done");
         let event = events.iter().find(|it| it["text"].as_str().is_some_and(|text| text.starts_with(&end)));
@@ -195,7 +207,7 @@ fn moves(cluster: &Cluster<'_>, application: &Value) -> Result<(Vec<MoveSeen>, u
         reason: text(&it["reason"]),
     };
     let last_ms = done.iter().map(|it| end_ms(&it["id"])).max().unwrap_or(0);
-    Ok((done.iter().map(seen).collect(), last_ms))
+    (done.iter().map(seen).collect(), last_ms)
 }
 
 /// Steps per second after a time; nothing unless a quarter of all steps came after it.
