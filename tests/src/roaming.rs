@@ -113,10 +113,18 @@ impl<'a> Roaming<'a> {
     /// Moves each of `ranks` to a fresh process; several of them switch over together. False if the program has come to its
     /// end meanwhile.
     pub fn step(&mut self, ranks: &[u32]) -> Result<bool> {
+        self.move_all(ranks, ranks.len() > 1)
+    }
+
+    /// Moves each of `ranks` to a fresh process at the same time, but none waits for another. False as for [`Self::step`].
+    pub fn step_at_once(&mut self, ranks: &[u32]) -> Result<bool> {
+        self.move_all(ranks, false)
+    }
+
+    fn move_all(&mut self, ranks: &[u32], together: bool) -> Result<bool> {
         if self.is_over()? {
             return Ok(false);
         }
-        let together = ranks.len() > 1;
         let mut moving = Vec::new();
         for rank in ranks {
             moving.push(self.begin(*rank, together)?);
@@ -182,7 +190,18 @@ impl<'a> Roaming<'a> {
         self.owners[moving.rank as usize] = Some(self.receivers.len());
         self.receivers.push(moving.receiver);
         self.moves += 1;
-        Ok(true)
+        match self.untold() {
+            // While the program goes on all ranks are somewhere. Telling is given up after so long that its end shows.
+            Some(line) if !self.is_over()? => Err(format!("{line}\n{}", self.describe()).into()),
+            _ => Ok(true),
+        }
+    }
+
+    /// What a source said that could not tell all others where its partition went.
+    fn untold(&self) -> Option<String> {
+        let processes = self.receivers.iter().map(|it| &it.process).chain([&self.launcher]);
+        let mut stderrs = processes.map(Process::stderr);
+        stderrs.find_map(|text| text.lines().find(|line| line.contains("could not tell")).map(str::to_owned))
     }
 
     /// Waits for the end of all processes and returns what the program printed; every status has to be 0.

@@ -107,10 +107,15 @@ fn moved(program: &str, ranks: u32, arguments: impl Fn(u64) -> String) -> Result
         let mut roaming = Roaming::start(&bench, ranks, "64M", program, &words)?;
         let all: Vec<u32> = (0..ranks).collect();
         loop {
-            // In turn, and now and then all of them together.
+            // In turn, and now and then all of them: with one switch-over, or each as it gets there.
             let one = [(first + roaming.moves) % ranks];
-            let ranks = if roaming.moves % 4 == 3 { &all[..] } else { &one[..] };
-            if roaming.moves >= MOVES_MAX && roaming.shares_rings() || !roaming.step(ranks)? {
+            let go_on = match roaming.moves % 4 {
+                _ if roaming.moves >= MOVES_MAX && roaming.shares_rings() => break,
+                1 => roaming.step_at_once(&all)?,
+                3 => roaming.step(&all)?,
+                _ => roaming.step(&one)?,
+            };
+            if !go_on {
                 break;
             }
         }
