@@ -62,7 +62,7 @@ pub struct RunArgs {
     /// JSON: where the fabric of every rank listens
     #[arg(long, value_name = "FILE", help_heading = "One rank of an application")]
     pub peers: Option<PathBuf>,
-    /// How long a blocking MPI call polls before it sleeps, microseconds
+    /// How long a blocking MPI call polls before it sleeps, microseconds; with 0 it does not keep its processor from falling idle either
     #[arg(long, value_name = "US", help_heading = "One rank of an application")]
     pub spin_us: Option<u64>,
     /// Where its fabric listens: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the control socket)

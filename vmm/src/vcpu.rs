@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use kvm_bindings::kvm_regs;
 use kvm_ioctls::VcpuExit;
@@ -29,6 +30,10 @@ use crate::kvm::KvmError;
 use crate::kvm::cpu::{Cpu, CpuState};
 use crate::linux::{Answer, Context, Linux};
 use crate::memory::{Memory, MemoryError};
+
+/// How long a partition in WAIT does not let its processor fall idle, where it may poll at all: others get it at once, and what they
+/// bring needs nobody to be woken. Waking an idle processor takes longer than most messages (SPECIFICATION.md, between hosts).
+const POLL: Duration = Duration::from_micros(200);
 
 /// How a partition ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,11 +212,27 @@ impl Sleeper {
         self.event.try_clone()
     }
 
-    /// Sleeps unless `ready` says that there is no reason to, until a wake, `until_ns` (host monotonic) or input.
-    fn sleep(&self, ready: impl Fn() -> bool, until_ns: Option<u64>, input: bool) {
+    /// Gives the processor to whoever wants it, again and again for as long as `poll`, and is there when it is given back.
+    /// Whether there is a reason not to sleep.
+    fn poll(&self, ready: impl Fn() -> bool, poll: Duration) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < poll {
+            std::thread::yield_now();
+            let mut polled = readable(self.event.as_raw_fd());
+            // SAFETY: one live entry; it does not wait.
+            if ready() || unsafe { libc::poll(&raw mut polled, 1, 0) } != 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sleeps unless `ready` says that there is no reason to, or comes to say so within `poll`, until a wake, `until_ns` (host
+    /// monotonic) or input.
+    fn sleep(&self, ready: impl Fn() -> bool, poll: Duration, until_ns: Option<u64>, input: bool) {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if !ready() {
+        if !ready() && !self.poll(&ready, poll) {
             let left_ns = until_ns.map(|until| until.saturating_sub(clock::monotonic_ns()));
             let timeout = left_ns.map(|ns| libc::timespec {
                 tv_sec: (ns / 1_000_000_000) as i64,
@@ -606,8 +627,10 @@ impl Worker {
         let address = abi::FABRIC_PAGE + std::mem::offset_of!(abi::FabricPage, events) as u64;
         let events = self.engine.memory.atomic_u32(address)?;
         if events.load(Ordering::SeqCst) == seen {
-            let asleep_ns = self.sleep(|| events.load(Ordering::SeqCst) != seen, None, false);
             let memory = &self.engine.memory;
+            let spin_ns = abi::BOOT_PAGE + std::mem::offset_of!(abi::BootPage, spin_ns) as u64;
+            let poll = if memory.read_u64(spin_ns)? == 0 { Duration::ZERO } else { POLL };
+            let asleep_ns = self.sleep(|| events.load(Ordering::SeqCst) != seen, poll, None, false);
             let address = abi::FABRIC_PAGE + std::mem::offset_of!(abi::FabricPage, slept_tsc) as u64;
             let counts = clock::guest_counts(memory, asleep_ns)?;
             memory.write_u64(address, memory.read_u64(address)?.wrapping_add(counts))?;
@@ -616,9 +639,9 @@ impl Worker {
     }
 
     /// Sleeps; returns for how long the processor was given up, in nanoseconds. What sleeping costs the processor itself is not that.
-    fn sleep(&self, ready: impl Fn() -> bool, until_ns: Option<u64>, input: bool) -> u64 {
+    fn sleep(&self, ready: impl Fn() -> bool, poll: Duration, until_ns: Option<u64>, input: bool) -> u64 {
         let (start, start_cpu) = (clock::monotonic_ns(), clock::thread_cpu_ns());
-        self.sleeper.sleep(ready, until_ns, input);
+        self.sleeper.sleep(ready, poll, until_ns, input);
         let elapsed = clock::monotonic_ns() - start;
         let asleep_ns = elapsed.saturating_sub(clock::thread_cpu_ns().saturating_sub(start_cpu));
         add(&self.counters.wait_ns, asleep_ns);
@@ -638,11 +661,11 @@ impl Worker {
                 self.engine.pending_call = true;
                 let now = GuestTime::read(&self.engine.memory)?.monotonic_ns;
                 let until_ns = clock::monotonic_ns() + until_ns.saturating_sub(now);
-                self.sleep(|| false, Some(until_ns), false);
+                self.sleep(|| false, Duration::ZERO, Some(until_ns), false);
             }
             Answer::Input => {
                 self.engine.pending_call = true;
-                self.sleep(|| false, None, true);
+                self.sleep(|| false, Duration::ZERO, None, true);
             }
             Answer::Exit(status) => return Ok(Some(Ending::Exit(status))),
             Answer::Signal(signal) => {
