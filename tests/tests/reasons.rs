@@ -230,7 +230,7 @@ fn lent_and_returned(events: &Events, clients: &mut [&mut Process; 2]) -> Result
 }
 
 #[test]
-#[ignore = "two programs on three hosts whose idle times must outlast the emulated machine's moves: alone, on a quiet machine"]
+#[ignore = "a minute and a half where KVM is, too slow and noisy in the emulated machine: tests/system.sh reasons:--ignored,the_host"]
 fn the_host_of_an_idle_application_goes_to_another_and_comes_back() -> Result {
     let expected = binaries::oracle("heat-coarse", 2)?;
     let processors = std::thread::available_parallelism()?.get();
@@ -247,10 +247,10 @@ fn the_host_of_an_idle_application_goes_to_another_and_comes_back() -> Result {
         let cluster = Cluster::start(&bench, &options, &hosts)?;
         let events = cluster.follow()?;
         // Busy, idle for a while, busy again; the other one is always busy, and longer.
-        let (work, rest_ms) = (amount(250_000, 70) * factor, amount(250, 450) * factor);
+        let (work, rest_ms) = (amount(50_000, 70) * factor, amount(250, 450) * factor);
         let lender = format!("--work {work},{work} --rest 20,90,{rest_ms}");
         let lender = Program::heat("heat-coarse", &lender)?.named("lender");
-        let work = 3 * work;
+        let work = 2 * work;
         let borrower = Program::heat("heat-coarse", &format!("--work {work},{work}"))?.named("borrower");
         let mut lender = cluster.submit(&lender.manifest(&bench)?)?;
         if cluster.wait_running(2, &mut [&mut lender])?.is_none() {
