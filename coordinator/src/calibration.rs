@@ -1,14 +1,18 @@
 //! How well moves are predicted: predictions from the record of measured moves, and what to multiply their cost with.
 //!
-//! A partition that has moved before is expected to take as long again; another one as long as its memory takes at the median
-//! speed of past moves. Costs are the prediction times the 90th percentile of actual / predicted.
+//! A partition that has moved before is expected to take as long as the median of its latest moves; another one as long as its
+//! memory takes at the median speed of past moves. Costs are the prediction times the 90th percentile of actual / predicted.
 
-use control::{CalibrationMove, CalibrationView, MoveReport, Percentiles, Prediction};
+use std::collections::BTreeMap;
+
+use control::{ApplicationId, CalibrationMove, CalibrationView, MoveReport, Percentiles, Prediction, Rank};
 
 use crate::state::{MovePhase, State};
 
 /// Moves that are looked at, the newest.
 const MOVES_MAX: usize = 256;
+/// Moves of one partition that say what its next one takes, the newest: one of them that was disturbed changes little.
+const MOVES_OF_ONE_MAX: usize = 9;
 /// Moves before which nothing is concluded from them.
 const MOVES_MIN: usize = 5;
 /// Assumed speed of a copy until one was measured, in bytes per second.
@@ -23,6 +27,7 @@ const FACTOR_MAX: f64 = 20.0;
 pub struct Calibration {
     bytes_per_s: Option<f64>,
     blackout_ms: Option<f64>,
+    of_partition: BTreeMap<(ApplicationId, Rank), Prediction>,
     factor: Option<(f64, f64)>,
 }
 
@@ -36,6 +41,26 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
     values
+}
+
+/// What the next move of each partition takes, as far as its own ones say.
+fn of_partitions(state: &State) -> BTreeMap<(ApplicationId, Rank), Prediction> {
+    let mut measured: BTreeMap<(ApplicationId, Rank), Vec<&MoveReport>> = BTreeMap::new();
+    for it in state.moves.values().rev().filter(|it| it.phase == MovePhase::Done) {
+        let Some(report) = &it.measured else { continue };
+        let latest = measured.entry((it.application.clone(), it.rank)).or_default();
+        if latest.len() < MOVES_OF_ONE_MAX {
+            latest.push(report);
+        }
+    }
+    let median = |latest: &[&MoveReport], of: fn(&MoveReport) -> f64| {
+        percentile(&sorted(latest.iter().map(|report| of(report))), 0.5)
+    };
+    let predict = |latest: &[&MoveReport]| {
+        let total_s = median(latest, |report| report.total_s)?;
+        Some(Prediction { total_s, blackout_ms: median(latest, |report| report.blackout_ms)? })
+    };
+    measured.into_iter().filter_map(|(partition, latest)| Some((partition, predict(&latest)?))).collect()
 }
 
 fn ratio(actual: f64, predicted: f64) -> f64 {
@@ -59,13 +84,14 @@ impl Calibration {
         Self {
             bytes_per_s: percentile(&speeds, 0.5),
             blackout_ms: percentile(&blackouts, 0.5),
+            of_partition: of_partitions(state),
             factor: percentile(&totals, 0.9).zip(percentile(&dark, 0.9)).filter(|_| enough),
         }
     }
 
-    /// What a move of so many bytes takes; `last`: what the partition's last one took.
-    pub fn predict(&self, bytes: u64, last: Option<Prediction>) -> Prediction {
-        last.unwrap_or(Prediction {
+    /// What a move of a partition of so many bytes takes.
+    pub fn predict(&self, application: &ApplicationId, rank: Rank, bytes: u64) -> Prediction {
+        self.of_partition.get(&(application.clone(), rank)).copied().unwrap_or(Prediction {
             total_s: bytes as f64 / self.bytes_per_s.unwrap_or(COPY_BYTES_PER_S),
             blackout_ms: self.blackout_ms.unwrap_or(BLACKOUT_MS),
         })
@@ -138,13 +164,48 @@ mod tests {
 
     #[test]
     fn a_cost_is_what_nine_of_ten_moves_keep_to() {
-        let calibration =
-            Calibration { bytes_per_s: Some(1e6), blackout_ms: Some(10.0), factor: Some((1.5, 1e9)) };
-        let predicted = calibration.predict(2_000_000, None);
+        let calibration = Calibration {
+            bytes_per_s: Some(1e6),
+            blackout_ms: Some(10.0),
+            factor: Some((1.5, 1e9)),
+            ..Calibration::default()
+        };
+        let predicted = calibration.predict(&"heat-1".parse().unwrap(), 0, 2_000_000);
         assert_eq!(predicted, Prediction { total_s: 2.0, blackout_ms: 10.0 });
         assert_eq!(calibration.cost(predicted), Prediction { total_s: 3.0, blackout_ms: 200.0 });
         let slow = MoveReport { total_s: 4.6, blackout_ms: 10.0, ..MoveReport::default() };
         assert!(is_far_off(&predicted, &slow));
         assert!(!is_far_off(&predicted, &MoveReport { total_s: 4.4, ..slow }));
+    }
+
+    #[test]
+    fn a_partition_is_expected_to_take_the_median_of_its_latest_moves() {
+        let mut state = State::default();
+        let heat: ApplicationId = "heat-1".parse().unwrap();
+        // The oldest two no longer count; one of the others was disturbed.
+        let blackouts = [90.0, 90.0, 4.0, 5.0, 3.0, 500.0, 4.0, 6.0, 5.0, 4.0, 5.0];
+        for (id, blackout_ms) in (1..).zip(blackouts) {
+            let measured = MoveReport { total_s: blackout_ms / 10.0, blackout_ms, ..MoveReport::default() };
+            let it = crate::state::Move {
+                application: heat.clone(),
+                rank: 1,
+                from: "a".parse().unwrap(),
+                from_epoch: id,
+                to: "b".parse().unwrap(),
+                epoch: id + 1,
+                reason: String::new(),
+                explanation: None,
+                phase: MovePhase::Done,
+                failure: None,
+                time_ms: id,
+                measured: Some(measured),
+                predicted: None,
+            };
+            state.moves.insert(id, it);
+        }
+        let calibration = Calibration::of(&state);
+        assert_eq!(calibration.predict(&heat, 1, 1 << 20), Prediction { total_s: 0.5, blackout_ms: 5.0 });
+        // Another one has no moves of its own.
+        assert_eq!(calibration.predict(&heat, 0, 1 << 20).blackout_ms, 5.0);
     }
 }

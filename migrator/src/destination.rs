@@ -16,8 +16,9 @@ use crate::ownership::{Destination as Ownership, DestinationEvent};
 use crate::partition::{Description, DestinationMachine, MachineError};
 use crate::report::one_line;
 use crate::transport::{Listener, Timeouts, TransportError};
-use crate::wire::{self, Frame, Kind, Totals, WireError};
+use crate::wire::{self, Frame, Hello, Kind, Totals, WireError};
 
+use admit::Arrived;
 use pages::Rounds;
 use window::OpenMemory;
 
@@ -279,7 +280,12 @@ impl Session<'_> {
     ) -> Result<u64, DestinationError> {
         self.send(&Frame::Accept { annotation: self.options.annotation.clone() }, "accepting")?;
         self.offer(open.as_deref())?;
-        let mut streams = admit::streams(listener, self)?;
+        let mut streams = match admit::streams(listener, self)? {
+            Arrived::Streams(streams) => streams,
+            Arrived::Source(_) => {
+                return Err(channel_failed("waiting for page streams")(TransportError::Closed.into()));
+            }
+        };
         self.control.enter(Phase::Rounds);
         let memory = open.as_ref().map(|open| open.memory().to_vec());
         let rounds =
@@ -294,22 +300,13 @@ impl Session<'_> {
                 return Err(error);
             }
             tracing::warn!(%error, "the connections broke: waiting for the source to resume");
-            // What came is kept for a bounded time; then the first error is the reason.
-            let Ok(again) = admit::again(listener, self, description.epoch) else { return Err(error) };
-            (self.channel, round) = again;
-            if let Some(open) = &mut open {
-                // What is still under way must not overtake what comes next.
-                open.close();
-                rounds.distrust();
+            match self.resume(listener, &rounds, description, open.as_deref_mut()) {
+                Ok(again) => (round, streams) = again,
+                Err(resuming) => {
+                    tracing::warn!(error = %resuming, "it was not resumed");
+                    return Err(error);
+                }
             }
-            for piece in rounds.held().chunks(wire::HELD_PIECE_BYTES) {
-                self.send(&Frame::Held(piece.to_vec()), "telling what came")?;
-            }
-            if let Some(open) = &mut open {
-                self.open_again(open)?;
-            }
-            self.offer(open.as_deref())?;
-            streams = admit::streams(listener, self)?;
             rounds.go_on();
         };
         if totals.stream_pages != received {
@@ -331,6 +328,56 @@ impl Session<'_> {
             machine.restore(&state).map_err(machine_failed("restore the saved state"))?;
             Ok(received.iter().sum())
         })
+    }
+
+    /// Waits for the source to come back and for its page streams; gives the round it goes on with and those. What came is kept
+    /// for a bounded time, in which the new connections may break as well.
+    fn resume(
+        &mut self,
+        listener: &Listener,
+        rounds: &Rounds,
+        description: &Description,
+        mut open: Option<&mut OpenMemory>,
+    ) -> Result<(u32, Vec<Channel>), DestinationError> {
+        let until = clock::now() + self.options.timeouts.resume;
+        let mut greeted = None;
+        loop {
+            let (channel, round) = admit::again(listener, self, description.epoch, greeted.take(), until)?;
+            self.channel = channel;
+            match self.welcome(listener, rounds, open.as_deref_mut()) {
+                Ok(Arrived::Streams(streams)) => return Ok((round, streams)),
+                Ok(Arrived::Source(channel)) => greeted = Some(channel),
+                Err(error) if self.may_resume(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tells a source that came back what it need not send again, and where to; waits for its page streams.
+    fn welcome(
+        &mut self,
+        listener: &Listener,
+        rounds: &Rounds,
+        mut open: Option<&mut OpenMemory>,
+    ) -> Result<Arrived, DestinationError> {
+        if let Some(open) = &mut open {
+            // What is still under way must not overtake what comes next.
+            open.close();
+            rounds.distrust();
+        }
+        for piece in rounds.held().chunks(wire::HELD_PIECE_BYTES) {
+            self.send(&Frame::Held(piece.to_vec()), "telling what came")?;
+        }
+        if let Some(open) = &mut open {
+            self.open_again(open)?;
+        }
+        self.offer(open.as_deref())?;
+        admit::streams(listener, self)
+    }
+
+    /// Whether a connection that said `hello` belongs to this migration.
+    fn is_of(&self, hello: &Hello, channel: &Channel) -> bool {
+        hello.session == self.id && hello.streams == self.streams && channel.peer() == self.channel.peer()
     }
 
     /// Registers the memory anew; a source that waits for this hears that somebody is here.

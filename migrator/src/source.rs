@@ -298,6 +298,12 @@ impl Attempt<'_> {
                     work.round_trip = work.round_trip.min(round_trip);
                     streams
                 }
+                // A connection that was made anew can break before its first page as well.
+                Err(error) if self.report.resumed > 0 => {
+                    let error = self.explain(error);
+                    self.try_again(session, &description, &mut work, error)?;
+                    continue;
+                }
                 Err(error) => return Err(self.explain(error)),
             };
             let result = thread::scope(|scope| {
@@ -311,14 +317,7 @@ impl Attempt<'_> {
             });
             let Err(error) = result else { return Ok(()) };
             let error = if self.ownership.owns() { self.explain(error) } else { error };
-            if !self.may_resume(&error) {
-                return Err(error);
-            }
-            tracing::warn!(%error, "the connections broke: resuming");
-            if !self.reconnect(session, &description, &mut work)? {
-                return Err(error);
-            }
-            self.report.resumed += 1;
+            self.try_again(session, &description, &mut work, error)?;
         }
     }
 

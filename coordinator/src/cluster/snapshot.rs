@@ -233,18 +233,16 @@ impl Cluster {
 
     /// What a move of a partition is expected to take.
     pub(super) fn prediction(&self, id: &ApplicationId, rank: Rank, calibration: &Calibration) -> Prediction {
-        let Some(application) = self.state.applications.get(id) else { return calibration.predict(0, None) };
+        let Some(application) = self.state.applications.get(id) else {
+            return calibration.predict(id, rank, 0);
+        };
         let owner = self.state.ownership(id, rank);
         let report = owner.and_then(|owner| self.view.process(&owner.host, &(id.clone(), rank, owner.epoch)));
         let counters = report.and_then(|it| it.counters.as_ref());
         let memory = application.specification.component(rank).map_or(0, |it| it.memory_bytes);
         let resident = counters.map_or(0, |counters| counters.resident_kib << 10);
         let bytes = if resident == 0 { memory } else { resident.min(memory) };
-        let last = owner.and_then(|owner| {
-            let total_s = owner.last_total_s?;
-            Some(Prediction { total_s, blackout_ms: owner.last_blackout_ms? })
-        });
-        calibration.predict(bytes, last)
+        calibration.predict(id, rank, bytes)
     }
 
     /// Seconds of rest that a partition still has, doubled with every move that it has made.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::{self, Scope};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Control, DestinationError, Options, Session, cancelled_or};
 use crate::channel::{Channel, ChannelError, Expect};
@@ -77,24 +77,42 @@ fn introduce(
     }
 }
 
-/// Waits for the source of `session` to come back with a new control connection; gives that and the round it goes on with.
+/// Who came when page streams were waited for.
+pub(super) enum Arrived {
+    /// All of them.
+    Streams(Vec<Channel>),
+    /// The source itself, anew: its control connection broke as well. It has said hello.
+    Source(Channel),
+}
+
+/// Waits until `until` for the source of `session` to come back with a new control connection, which may have said hello already;
+/// gives that and the round it goes on with.
 pub(super) fn again(
     listener: &Listener,
     session: &Session,
     epoch: u64,
+    mut greeted: Option<Channel>,
+    until: Instant,
 ) -> Result<(Channel, u32), DestinationError> {
     let timeouts = session.options.timeouts;
     let stop = || session.control.is_cancelled();
-    let start = clock::now();
     loop {
-        let left = timeouts.resume.saturating_sub(start.elapsed());
+        let left = until.saturating_duration_since(clock::now());
         if left == Duration::ZERO {
             return Err(accept_failed(TransportError::Silent { limit_ms: timeouts.resume.as_millis() }));
         }
-        let connection = listener.accept(Some(left), &stop).map_err(accept_failed)?;
-        let mut channel = Channel::new(connection, timeouts);
-        let introduced = resumption(&mut channel, session);
-        match introduced {
+        let (mut channel, greeting) = match greeted.take() {
+            Some(channel) => (channel, Ok(())),
+            None => {
+                let connection = listener.accept(Some(left), &stop).map_err(accept_failed)?;
+                let mut channel = Channel::new(connection, timeouts);
+                let greeting = greeting(&mut channel, session);
+                (channel, greeting)
+            }
+        };
+        let (phase, silence) = ("after a break", timeouts.hello);
+        let expect = Expect { kinds: &[Kind::Resume], phase, silence, stop: &stop };
+        match greeting.and_then(|()| channel.receive(expect)) {
             Ok(Frame::Resume { round, epoch: named }) if named == epoch => return Ok((channel, round)),
             Ok(_) => tracing::warn!("dropped a connection that resumes another epoch"),
             Err(ChannelError::Transport(TransportError::Stopped)) => return Err(DestinationError::Cancelled),
@@ -103,26 +121,21 @@ pub(super) fn again(
     }
 }
 
-/// Hello and RESUME from the peer of `session`.
-fn resumption(channel: &mut Channel, session: &Session) -> Result<Frame, ChannelError> {
-    let stop = || session.control.is_cancelled();
-    let hello = channel.receive_hello(&stop)?;
-    let same = hello.role == Role::Control && hello.session == session.id && hello.streams == session.streams;
-    if !same || channel.peer() != session.channel.peer() {
-        return Err(WireError::Hello.into());
-    }
-    let (phase, silence) = ("after a break", session.options.timeouts.hello);
-    channel.receive(Expect { kinds: &[Kind::Resume], phase, silence, stop: &stop })
+/// The hello of a control connection of `session`.
+fn greeting(channel: &mut Channel, session: &Session) -> Result<(), ChannelError> {
+    let hello = channel.receive_hello(&|| session.control.is_cancelled())?;
+    let same = hello.role == Role::Control && session.is_of(&hello, channel);
+    if same { Ok(()) } else { Err(WireError::Hello.into()) }
 }
 
 /// Waits for all page streams of `session`, in any order. Who connects and is silent holds up nobody.
-pub(super) fn streams(listener: &Listener, session: &Session) -> Result<Vec<Channel>, DestinationError> {
+pub(super) fn streams(listener: &Listener, session: &Session) -> Result<Arrived, DestinationError> {
     let door = Door { session, claimed: AtomicU32::new(0), closed: AtomicBool::new(false) };
     thread::scope(|scope| {
-        let joined = door.admit_all(scope, listener);
+        let arrived = door.admit_all(scope, listener);
         // The scope ends when the threads that still wait for somebody do.
         door.closed.store(true, Ordering::Release);
-        joined
+        arrived
     })
 }
 
@@ -134,24 +147,30 @@ struct Door<'a> {
     closed: AtomicBool,
 }
 
-/// A stream that joined; `None`: the connection was dropped.
-type Joined = Result<Option<(u8, Channel)>, DestinationError>;
+/// Who a connection was.
+enum Guest {
+    Stream(u8, Channel),
+    /// The source, see [`Arrived::Source`].
+    Source(Channel),
+    /// Dropped.
+    Stranger,
+}
 
 impl<'a> Door<'a> {
     fn admit_all<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         listener: &Listener,
-    ) -> Result<Vec<Channel>, DestinationError> {
+    ) -> Result<Arrived, DestinationError> {
         let (session, limit) = (self.session, self.session.options.timeouts.silence);
-        let (done, results) = channel::<Joined>();
+        let (done, results) = channel::<Result<Guest, DestinationError>>();
         let start = clock::now();
         let mut joined: Vec<Option<Channel>> = (0..session.streams).map(|_| None).collect();
         let mut under_way = 0;
         loop {
             let missing = joined.iter().filter(|stream| stream.is_none()).count();
             if missing == 0 {
-                return Ok(joined.into_iter().flatten().collect());
+                return Ok(Arrived::Streams(joined.into_iter().flatten().collect()));
             }
             let left = limit.saturating_sub(start.elapsed());
             if left == Duration::ZERO {
@@ -163,8 +182,10 @@ impl<'a> Door<'a> {
             match results.recv_timeout(patience) {
                 Ok(result) => {
                     under_way -= 1;
-                    if let Some((number, channel)) = result? {
-                        joined[usize::from(number)] = Some(channel);
+                    match result? {
+                        Guest::Stream(number, channel) => joined[usize::from(number)] = Some(channel),
+                        Guest::Source(channel) => return Ok(Arrived::Source(channel)),
+                        Guest::Stranger => {}
                     }
                     continue;
                 }
@@ -185,27 +206,29 @@ impl<'a> Door<'a> {
     }
 
     /// Reads who it is, and lets in a page stream that has not come yet.
-    fn admit(&self, mut channel: Channel) -> Joined {
+    fn admit(&self, mut channel: Channel) -> Result<Guest, DestinationError> {
         let session = self.session;
         let stop = || session.control.is_cancelled() || self.closed.load(Ordering::Acquire);
         match channel.receive_hello(&stop) {
-            Ok(Hello { role: Role::Pages(number), streams, session: id, .. })
-                if id == session.id
-                    && streams == session.streams
-                    && channel.peer() == session.channel.peer()
-                    && self.claim(number) =>
-            {
-                channel.send(&Frame::Joined, &stop).map_err(cancelled_or("joining a stream"))?;
-                Ok(Some((number, channel)))
+            Ok(hello) if !session.is_of(&hello, &channel) => {
+                tracing::warn!("dropped a connection that is not of this migration");
+                Ok(Guest::Stranger)
             }
+            Ok(Hello { role: Role::Pages(number), .. }) if self.claim(number) => {
+                match channel.send(&Frame::Joined, &stop) {
+                    Ok(_) => Ok(Guest::Stream(number, channel)),
+                    Err(source) => Err(cancelled_or("joining a stream")(source)),
+                }
+            }
+            Ok(Hello { role: Role::Control, .. }) => Ok(Guest::Source(channel)),
             Ok(_) => {
-                tracing::warn!("dropped a connection that is no page stream of this migration");
-                Ok(None)
+                tracing::warn!("dropped a page stream that has come already");
+                Ok(Guest::Stranger)
             }
             Err(ChannelError::Transport(TransportError::Stopped)) => Err(DestinationError::Cancelled),
             Err(error) => {
                 tracing::warn!(%error, "dropped a connection that is no page stream");
-                Ok(None)
+                Ok(Guest::Stranger)
             }
         }
     }

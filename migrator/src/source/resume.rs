@@ -23,7 +23,7 @@ pub(super) struct Work {
 
 impl Attempt<'_> {
     /// Whether another connection may carry on after `error`: it broke in a round, with the partition running.
-    pub(super) fn may_resume(&self, error: &SourceError) -> bool {
+    fn may_resume(&self, error: &SourceError) -> bool {
         let (SourceError::Stream { source, .. } | SourceError::Channel { source, .. }) = error else {
             return false;
         };
@@ -34,8 +34,27 @@ impl Attempt<'_> {
             && !self.control.is_cancelled()
     }
 
+    /// Reaches the destination again after `error` if it may; otherwise that is the error.
+    pub(super) fn try_again(
+        &mut self,
+        session: [u8; 16],
+        description: &Description,
+        work: &mut Work,
+        error: SourceError,
+    ) -> Result<(), SourceError> {
+        if !self.may_resume(&error) {
+            return Err(error);
+        }
+        tracing::warn!(%error, "the connections broke: resuming");
+        if !self.reconnect(session, description, work)? {
+            return Err(error);
+        }
+        self.report.resumed += 1;
+        Ok(())
+    }
+
     /// Tries for a bounded time to reach the destination again and to learn what it has; tells whether that went well.
-    pub(super) fn reconnect(
+    fn reconnect(
         &mut self,
         session: [u8; 16],
         description: &Description,

@@ -113,6 +113,8 @@ pub enum Tamper {
     Bytes(usize),
     /// The same, but not before this has counted so far: what passed may take a while to get there.
     BytesThen(usize, Arc<AtomicU64>, u64),
+    /// Cuts after so many bytes towards the destination, and again when so many frames have passed since, either way.
+    BytesThenFrames(usize, usize),
     /// Changes every WINDOW, as a hostile destination would.
     Window(Box<dyn Fn(&mut Window) + Send + Sync>),
     /// None: counts the frames of a kind from the source on.
@@ -124,6 +126,9 @@ struct Shared {
     done: AtomicBool,
     acks: AtomicUsize,
     passed: AtomicUsize,
+    /// Frames that passed since the first cut.
+    since: AtomicUsize,
+    cutting: AtomicBool,
     bytes: AtomicUsize,
     hung: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
@@ -145,6 +150,8 @@ impl Proxy {
             done: AtomicBool::new(false),
             acks: AtomicUsize::new(0),
             passed: AtomicUsize::new(0),
+            since: AtomicUsize::new(0),
+            cutting: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             hung: AtomicBool::new(false),
             sockets: Mutex::new(Vec::new()),
@@ -377,9 +384,22 @@ impl Shared {
         if self.hung.load(SeqCst) {
             return true;
         }
+        if let (Tamper::BytesThenFrames(_, frames), true) = (&self.tamper, self.done.load(SeqCst)) {
+            // Nothing passes between the frame and the cut.
+            let sockets = self.sockets.lock().unwrap();
+            let written = to.write_all(bytes).is_ok();
+            let last = self.since.fetch_add(1, SeqCst) + 1 == *frames;
+            if last {
+                cut(&sockets);
+            }
+            return written && !last;
+        }
         let mut pass = bytes.len();
-        if let (Tamper::Bytes(limit) | Tamper::BytesThen(limit, ..), true, false) =
-            (&self.tamper, forth, self.done.load(SeqCst))
+        if let (
+            Tamper::Bytes(limit) | Tamper::BytesThen(limit, ..) | Tamper::BytesThenFrames(limit, _),
+            true,
+            false,
+        ) = (&self.tamper, forth, self.done.load(SeqCst))
         {
             let before = self.bytes.fetch_add(bytes.len(), SeqCst);
             pass = pass.min(limit.saturating_sub(before));
@@ -389,14 +409,21 @@ impl Shared {
         if pass == bytes.len() {
             return written;
         }
+        // Another connection that is at the limit as well must not cut those that come after the break.
+        if self.cutting.swap(true, SeqCst) {
+            return false;
+        }
         if let Tamper::BytesThen(_, count, enough) = &self.tamper {
             let start = Instant::now();
             while count.load(SeqCst) < *enough && start.elapsed() < super::PATIENCE {
                 thread::sleep(Duration::from_millis(1));
             }
         }
+        // A new connection, which has to wait for the lock, comes after the cut.
+        let sockets = self.sockets.lock().unwrap();
         self.done.store(true, SeqCst);
-        self.cut_all()
+        cut(&sockets);
+        false
     }
 
     /// Kills the process, which may just have been started and not be known yet.
