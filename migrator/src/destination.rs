@@ -300,13 +300,7 @@ impl Session<'_> {
                 return Err(error);
             }
             tracing::warn!(%error, "the connections broke: waiting for the source to resume");
-            match self.resume(listener, &rounds, description, open.as_deref_mut()) {
-                Ok(again) => (round, streams) = again,
-                Err(resuming) => {
-                    tracing::warn!(error = %resuming, "it was not resumed");
-                    return Err(error);
-                }
-            }
+            (round, streams) = self.resume(listener, &rounds, description, open.as_deref_mut(), error)?;
             rounds.go_on();
         };
         if totals.stream_pages != received {
@@ -331,18 +325,20 @@ impl Session<'_> {
     }
 
     /// Waits for the source to come back and for its page streams; gives the round it goes on with and those. What came is kept
-    /// for a bounded time, in which the new connections may break as well.
+    /// for a bounded time, in which the new connections may break as well; then the first error, `broken`, is the reason.
     fn resume(
         &mut self,
         listener: &Listener,
         rounds: &Rounds,
         description: &Description,
         mut open: Option<&mut OpenMemory>,
+        broken: DestinationError,
     ) -> Result<(u32, Vec<Channel>), DestinationError> {
         let until = clock::now() + self.options.timeouts.resume;
         let mut greeted = None;
         loop {
-            let (channel, round) = admit::again(listener, self, description.epoch, greeted.take(), until)?;
+            let again = admit::again(listener, self, description.epoch, greeted.take(), until);
+            let Ok((channel, round)) = again else { return Err(broken) };
             self.channel = channel;
             match self.welcome(listener, rounds, open.as_deref_mut()) {
                 Ok(Arrived::Streams(streams)) => return Ok((round, streams)),

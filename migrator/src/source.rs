@@ -298,13 +298,15 @@ impl Attempt<'_> {
                     work.round_trip = work.round_trip.min(round_trip);
                     streams
                 }
-                // A connection that was made anew can break before its first page as well.
-                Err(error) if self.report.resumed > 0 => {
+                Err(error) => {
                     let error = self.explain(error);
+                    // A destination keeps nothing for who never sent a page; made anew, connections may break here as well.
+                    if self.report.resumed == 0 {
+                        return Err(error);
+                    }
                     self.try_again(session, &description, &mut work, error)?;
                     continue;
                 }
-                Err(error) => return Err(self.explain(error)),
             };
             let result = thread::scope(|scope| {
                 let mut pool = Pool::start(scope, streams);

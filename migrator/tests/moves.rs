@@ -50,6 +50,7 @@ over_both! {
     a_destination_that_cannot_run_after_the_commit_leaves_both_in_doubt
     the_bandwidth_cap_holds_over_all_streams
     a_broken_pre_copy_goes_on_with_what_the_destination_has
+    connections_that_break_while_they_resume_are_resumed_again
     a_program_that_writes_during_a_break_arrives_as_it_was_when_it_paused
     the_pause_waits_for_a_good_moment_as_long_as_it_may
     several_moves_wait_for_each_other_and_switch_over_together
@@ -265,15 +266,7 @@ fn a_broken_pre_copy_goes_on_with_what_the_destination_has(transport: Transport)
     assert!(attempt.machine.ran && !source.is_running());
 }
 
-#[test]
-#[ignore = "passes alone; on a loaded machine the second cut may come in the blackout, in which nothing is resumed"]
-fn connections_that_break_while_they_resume_are_resumed_again() {
-    for transport in [Transport::Tcp, Transport::Rdma] {
-        break_while_resuming(transport);
-    }
-}
-
-fn break_while_resuming(transport: Transport) {
+fn connections_that_break_while_they_resume_are_resumed_again(transport: Transport) {
     // Hello, RESUME, HELD, WINDOW, two hellos of streams and their JOINED: each of them is the last that passes. What is under way
     // behind them may be the blackout, in which nothing is resumed.
     for frames in 1..=8 {

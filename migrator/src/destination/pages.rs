@@ -290,6 +290,10 @@ impl Stream<'_> {
         if last {
             return Ok(true);
         }
+        // Without the control connection there is nothing to go on to: acknowledged, the source would pause and find out only then.
+        if self.rounds.is_stopped() {
+            return Err(DestinationError::Cancelled);
+        }
         self.answer(&Frame::RoundAck { round, pages: sent })?;
         self.round += 1;
         Ok(false)
