@@ -254,7 +254,7 @@ impl Partition {
         on_end: OnEnd,
     ) -> Result<Self, PartitionError> {
         let memory = Arc::new(Memory::new(recipe.layout)?);
-        let parts = Machine::create(&memory)?;
+        let mut parts = Machine::create(&memory)?;
         let tsc_khz = parts.cpu.tsc_khz().unwrap_or_else(clock::measure_tsc_khz);
         let identity = Identity {
             application: name.application.clone(),
@@ -364,7 +364,7 @@ impl Partition {
     /// Returns how many bytes it had written to standard output and standard error before it came.
     pub fn restore(&self, saved: &[u8], on_end: OnEnd) -> Result<[u64; 2], PartitionError> {
         let saved = Saved::decode(saved)?;
-        let Spare { cpu, vcpu } =
+        let Spare { mut cpu, vcpu } =
             lock(&self.spare).take().ok_or(PartitionError::Order("it has been restored before"))?;
         let blueprint = lock(&self.blueprint).clone();
         let tsc_khz = cpu.tsc_khz().unwrap_or_else(clock::measure_tsc_khz);

@@ -7,7 +7,7 @@ use kvm_bindings::{
     kvm_device_attr, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events,
     kvm_xcrs, kvm_xsave, kvm_xsave2,
 };
-use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 use partita_kernel as stub;
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::ioctl::ioctl_with_ref;
@@ -42,6 +42,10 @@ pub struct Cpu {
     cpuid: CpuId,
     xcr0: u64,
     xsave_bytes: usize,
+    /// KVM hands the general registers out and in with every run, which saves two calls for every system call.
+    mirrors: bool,
+    /// It has: the run structure, and no longer KVM, says what they are.
+    mirrored: bool,
 }
 
 /// Everything of the processor that moves with the partition.
@@ -99,14 +103,18 @@ const FEATURE_LEAVES: [(u32, u32, u32, u32, u32); 4] = [
 
 impl Cpu {
     pub(super) fn create(kvm: &Kvm, vm: &VmFd) -> Result<Self, KvmError> {
-        let fd = vm.create_vcpu(0).map_err(failed("KVM_CREATE_VCPU"))?;
+        let mut fd = vm.create_vcpu(0).map_err(failed("KVM_CREATE_VCPU"))?;
         let cpuid =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
         fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
         let offered = cpuid.as_slice().iter().find(|e| e.function == 0xd && e.index == 0);
         let xcr0 = offered.map_or(3, |e| (u64::from(e.edx) << 32 | u64::from(e.eax)) & XCR0_WANTED);
         let xsave_bytes = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(4096);
-        let cpu = Self { fd, cpuid, xcr0, xsave_bytes };
+        let mirrors = kvm.check_extension_int(Cap::SyncRegs) & SyncReg::Register as i32 != 0;
+        if mirrors {
+            fd.set_sync_valid_reg(SyncReg::Register);
+        }
+        let cpu = Self { fd, cpuid, xcr0, xsave_bytes, mirrors, mirrored: false };
         cpu.use_host_tsc()?;
         Ok(cpu)
     }
@@ -135,7 +143,7 @@ impl Cpu {
     }
 
     /// Puts the processor at the first instruction of a program, at CPL 3.
-    pub fn start(&self, entry: u64, stack: u64, root: u64) -> Result<(), KvmError> {
+    pub fn start(&mut self, entry: u64, stack: u64, root: u64) -> Result<(), KvmError> {
         let mut sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
         let segment = |selector: u16, type_: u8, long: u8, big: u8| kvm_segment {
             limit: 0xffff_ffff,
@@ -206,6 +214,7 @@ impl Cpu {
 
     /// Runs until the next exit.
     pub fn run(&mut self) -> Result<VcpuExit<'_>, kvm_ioctls::Error> {
+        self.mirrored = self.mirrors;
         self.fd.run()
     }
 
@@ -221,7 +230,7 @@ impl Cpu {
         let flag = self.immediate_exit();
         // SAFETY: the flag lives in the mapped run structure of this very processor.
         unsafe { (*flag).store(true, Ordering::SeqCst) };
-        let result = self.fd.run().map(|_| ());
+        let result = self.run().map(|_| ());
         // SAFETY: as above.
         unsafe { (*flag).store(false, Ordering::SeqCst) };
         match result {
@@ -233,11 +242,19 @@ impl Cpu {
 
     /// General registers.
     pub fn regs(&self) -> Result<kvm_regs, KvmError> {
+        if self.mirrored {
+            return Ok(self.fd.sync_regs().regs);
+        }
         self.fd.get_regs().map_err(failed("KVM_GET_REGS"))
     }
 
-    /// Sets the general registers.
-    pub fn set_regs(&self, regs: &kvm_regs) -> Result<(), KvmError> {
+    /// Sets the general registers, with the next run at the latest.
+    pub fn set_regs(&mut self, regs: &kvm_regs) -> Result<(), KvmError> {
+        if self.mirrored {
+            self.fd.sync_regs_mut().regs = *regs;
+            self.fd.set_sync_dirty_reg(SyncReg::Register);
+            return Ok(());
+        }
         self.fd.set_regs(regs).map_err(failed("KVM_SET_REGS"))
     }
 
@@ -347,7 +364,7 @@ impl Cpu {
     }
 
     /// Sets a saved state. XSAVE comes after XCR0, which decides what it may hold.
-    pub fn restore(&self, state: &CpuState) -> Result<(), KvmError> {
+    pub fn restore(&mut self, state: &CpuState) -> Result<(), KvmError> {
         self.fd.set_sregs(&state.sregs).map_err(failed("KVM_SET_SREGS"))?;
         self.fd.set_xcrs(&state.xcrs).map_err(failed("KVM_SET_XCRS"))?;
         self.set_xsave(&state.xsave)?;
