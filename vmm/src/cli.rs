@@ -63,7 +63,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = "One rank of an application")]
     pub peers: Option<PathBuf>,
     /// How long a blocking MPI call polls before it sleeps, microseconds; with 0 it does not keep its processor from falling idle either
-    #[arg(long, value_name = "US", help_heading = "One rank of an application")]
+    #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(..=1_000_000), help_heading = "One rank of an application")]
     pub spin_us: Option<u64>,
     /// Where its fabric listens: unix:PATH, tcp:ADDRESS:PORT or tls:ADDRESS:PORT (default: beside the control socket)
     #[arg(long, value_name = "ADDR", requires = "rank", help_heading = "One rank of an application")]

@@ -9,8 +9,8 @@ use migrator::source;
 use migrator::transport::Scheme;
 use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
-use vmm::fabric::Place;
 use vmm::fabric::address::Address;
+use vmm::fabric::{FabricError, Place};
 use vmm::partition::{OnEnd, Partition, PartitionError};
 use vmm::vcpu::Ending;
 
@@ -320,7 +320,7 @@ impl Host {
         let rank = partition.name().rank;
         let address = String::from_utf8_lossy(annotation).parse::<Address>();
         match address {
-            Ok(address) => match partition.with_fabric(|fabric| fabric.moved(Place { epoch, address })) {
+            Ok(address) => match tell_peers(partition, Place { epoch, address }) {
                 Ok(untold) if untold.is_empty() => {}
                 Ok(untold) => vmm::console::say(format_args!(
                     "vmm: rank {rank}: could not tell ranks {untold:?} where it went"
@@ -360,6 +360,12 @@ impl Host {
         }
         Ok(u8::try_from(status & 0xff).unwrap_or(1))
     }
+}
+
+/// Tells everybody where the partition went; gives the ranks that could not be told. Others can ask the fabric meanwhile.
+fn tell_peers(partition: &Partition, place: Place) -> Result<Vec<u32>, PartitionError> {
+    let told = partition.with_fabric(|fabric| fabric.moved(place))?;
+    Ok(told.recv().map_err(|_| FabricError::Ended)?)
 }
 
 /// Ends the partition when the process is asked to end. Call it before any other thread is made: the signals are blocked

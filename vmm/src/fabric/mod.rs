@@ -159,11 +159,19 @@ impl Fabric {
         &self.address
     }
 
-    fn ask<T>(&self, command: impl FnOnce(mpsc::Sender<T>) -> Command) -> Result<T, FabricError> {
+    /// Hands a command over; the answer comes later.
+    fn begin<T>(
+        &self,
+        command: impl FnOnce(mpsc::Sender<T>) -> Command,
+    ) -> Result<mpsc::Receiver<T>, FabricError> {
         let (reply, answer) = mpsc::channel();
         let commands = self.commands.as_ref().ok_or(FabricError::Ended)?;
         commands.send(command(reply)).map_err(|_| FabricError::Ended)?;
-        answer.recv().map_err(|_| FabricError::Ended)
+        Ok(answer)
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(mpsc::Sender<T>) -> Command) -> Result<T, FabricError> {
+        self.begin(command)?.recv().map_err(|_| FabricError::Ended)
     }
 
     /// Stops touching guest memory; when it returns, nothing here does, and no peer either. The guest must be paused.
@@ -176,9 +184,10 @@ impl Fabric {
         self.ask(|done| Command::Thaw { epoch, announce, done })?.map_err(FabricError::Memory)
     }
 
-    /// Sends everybody to `place`; returns the ranks that could not be told.
-    pub fn moved(&self, place: Place) -> Result<Vec<u32>, FabricError> {
-        self.ask(|done| Command::Moved { place, done })
+    /// Sends everybody to `place`. The ranks that could not be told come through what it gives, which may take long and does
+    /// not need the fabric.
+    pub fn moved(&self, place: Place) -> Result<mpsc::Receiver<Vec<u32>>, FabricError> {
+        self.begin(|done| Command::Moved { place, done })
     }
 
     /// Learns where a peer is.
