@@ -45,10 +45,10 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 
 /// What the next move of each partition takes, as far as its own ones say.
 fn of_partitions(state: &State) -> BTreeMap<(ApplicationId, Rank), Prediction> {
-    let mut measured: BTreeMap<(ApplicationId, Rank), Vec<&MoveReport>> = BTreeMap::new();
+    let mut measured: BTreeMap<(&ApplicationId, Rank), Vec<&MoveReport>> = BTreeMap::new();
     for it in state.moves.values().rev().filter(|it| it.phase == MovePhase::Done) {
         let Some(report) = &it.measured else { continue };
-        let latest = measured.entry((it.application.clone(), it.rank)).or_default();
+        let latest = measured.entry((&it.application, it.rank)).or_default();
         if latest.len() < MOVES_OF_ONE_MAX {
             latest.push(report);
         }
@@ -60,7 +60,10 @@ fn of_partitions(state: &State) -> BTreeMap<(ApplicationId, Rank), Prediction> {
         let total_s = median(latest, |report| report.total_s)?;
         Some(Prediction { total_s, blackout_ms: median(latest, |report| report.blackout_ms)? })
     };
-    measured.into_iter().filter_map(|(partition, latest)| Some((partition, predict(&latest)?))).collect()
+    let named = |((application, rank), latest): (_, Vec<_>)| {
+        Some(((ApplicationId::clone(application), rank), predict(&latest)?))
+    };
+    measured.into_iter().filter_map(named).collect()
 }
 
 fn ratio(actual: f64, predicted: f64) -> f64 {

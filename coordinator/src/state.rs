@@ -2,7 +2,7 @@
 //!
 //! [`State::apply`] is the only way to change it, for new records and for replayed ones alike.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use control::{
     ApplicationId, CandidateView, ClusterId, End, Epoch, EventView, HookAction, HostName, HostState, MoveId,
@@ -15,6 +15,8 @@ use crate::record::{Entry, MoveIdentity, Record};
 const JOINED: &str = "its agent reported";
 /// Events kept in memory; the journal has all.
 const EVENTS_MAX: usize = 20_000;
+/// Applications that are over and remembered, with their moves, the latest; the journal has all.
+const ENDED_MAX: usize = 1000;
 
 /// Where an application is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,10 +223,14 @@ pub struct State {
     pub cluster: Option<ClusterId>,
     /// How often the coordinator was started.
     pub incarnation: u64,
-    /// All applications ever.
+    /// All applications that are not over, and the latest ones that are.
     pub applications: BTreeMap<ApplicationId, Application>,
-    /// All moves ever.
+    /// How many there ever were.
+    submitted: usize,
+    /// All moves of these applications.
     pub moves: BTreeMap<MoveId, Move>,
+    /// The highest number that a move ever had.
+    last_move: MoveId,
     /// All hosts ever.
     pub hosts: BTreeMap<HostName, Host>,
     /// The administrator's policy.
@@ -249,12 +255,12 @@ impl State {
 
     /// The number of the next move.
     pub fn next_move(&self) -> MoveId {
-        self.moves.keys().next_back().map_or(1, |last| last + 1)
+        self.last_move + 1
     }
 
     /// The number of the next application.
     pub fn next_application(&self) -> usize {
-        self.applications.len() + 1
+        self.submitted + 1
     }
 
     /// Adds a record. What a record names that does not exist is ignored: the journal's chain has been checked, so only a
@@ -342,7 +348,7 @@ impl State {
         match &entry.record {
             Record::Queued { application, specification, .. } => {
                 let made = queued(specification, entry.time_ms);
-                self.applications.insert(application.clone(), made);
+                self.add_application(application, made);
             }
             Record::Submitted { application, specification, hosts } => {
                 let waited = self.applications.get(application).map(|it| it.submitted_ms);
@@ -356,7 +362,7 @@ impl State {
                     partitions: hosts.iter().map(first_owner).collect(),
                     shared: None,
                 };
-                self.applications.insert(application.clone(), made);
+                self.add_application(application, made);
             }
             Record::UnitsShared { application, generation, targets, speeds_ppm, .. } => {
                 if let Some(it) = self.applications.get_mut(application) {
@@ -391,6 +397,7 @@ impl State {
                     host.home = host.home.take().filter(|it| it != application);
                     host.handovers = if host.home.is_none() { 0 } else { host.handovers };
                 }
+                self.forget_ended();
             }
             Record::PartitionEnded { application, rank, epoch, end, .. } => {
                 if let Some(owner) = self.owner_mut(application, *rank) {
@@ -433,6 +440,7 @@ impl State {
                     predicted: *predicted,
                 };
                 self.moves.insert(*id, made);
+                self.last_move = self.last_move.max(*id);
             }
             Record::MoveInDoubt { id, .. } => {
                 if let Some(it) = self.moves.get_mut(id) {
@@ -471,6 +479,22 @@ impl State {
         }
     }
 
+    fn add_application(&mut self, id: &ApplicationId, made: Application) {
+        let queued_before = self.applications.insert(id.clone(), made).is_some();
+        self.submitted += usize::from(!queued_before);
+    }
+
+    /// A coordinator that runs for years holds no more for that.
+    fn forget_ended(&mut self) {
+        let ended = self.applications.iter().filter(|(_, it)| it.phase == Phase::Ended);
+        let mut ended: Vec<_> = ended.map(|(id, it)| (it.ended_ms, id.clone())).collect();
+        let Some(surplus) = ended.len().checked_sub(ENDED_MAX).filter(|surplus| *surplus > 0) else { return };
+        ended.sort();
+        let forgotten: BTreeSet<ApplicationId> = ended.drain(..surplus).map(|(_, id)| id).collect();
+        self.applications.retain(|id, _| !forgotten.contains(id));
+        self.moves.retain(|_, it| !forgotten.contains(&it.application));
+    }
+
     fn owner_mut(&mut self, application: &ApplicationId, rank: Rank) -> Option<&mut Ownership> {
         self.applications.get_mut(application)?.partitions.get_mut(rank as usize)
     }
@@ -505,4 +529,65 @@ fn first_owner(host: &HostName) -> Ownership {
 
 fn identity(it: &Move) -> MoveIdentity<'_> {
     MoveIdentity { application: &it.application, rank: it.rank, from: &it.from, to: &it.to, epoch: it.epoch }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(state: &mut State, record: Record) {
+        let time_ms = state.records;
+        state.apply(&Entry { time_ms, record });
+    }
+
+    /// Queues one, has it run on `a`, and moves it to `b`.
+    fn run(state: &mut State) -> ApplicationId {
+        let application: ApplicationId = format!("heat-{}", state.next_application()).parse().unwrap();
+        let (specification, hosts) = (Box::<Specification>::default(), vec!["a".parse().unwrap()]);
+        let queued = Record::Queued {
+            application: application.clone(),
+            specification: specification.clone(),
+            reason: "it waits".into(),
+        };
+        apply(state, queued);
+        apply(state, Record::Submitted { application: application.clone(), specification, hosts });
+        let id = state.next_move();
+        let started = Record::MoveStarted {
+            id,
+            application: application.clone(),
+            rank: 0,
+            from: "a".parse().unwrap(),
+            to: "b".parse().unwrap(),
+            epoch: 2,
+            reason: "it was asked for".into(),
+            explanation: None,
+            predicted: None,
+        };
+        apply(state, started);
+        apply(state, Record::MoveDone { id, measured: None });
+        application
+    }
+
+    fn end(state: &mut State, application: &ApplicationId) {
+        let ending = Record::ApplicationEnding { application: application.clone(), status: 0, reason: None };
+        apply(state, ending);
+        apply(state, Record::ApplicationEnded { application: application.clone() });
+    }
+
+    #[test]
+    fn of_the_applications_that_are_over_the_latest_are_remembered_with_their_moves() {
+        let mut state = State::default();
+        let lasting = run(&mut state);
+        for _ in 0..ENDED_MAX + 10 {
+            let over = run(&mut state);
+            end(&mut state, &over);
+        }
+        assert_eq!((state.applications.len(), state.moves.len()), (ENDED_MAX + 1, ENDED_MAX + 1));
+        assert!(state.ownership(&lasting, 0).is_some_and(|owner| owner.moves == 1));
+        let oldest =
+            state.applications.keys().filter(|id| **id != lasting).map(|id| state.applications[id].ended_ms);
+        assert!(oldest.min() > Some(Some(60)), "the first ten are gone");
+        // Numbers are not given twice.
+        assert_eq!((state.next_application(), state.next_move()), (ENDED_MAX + 12, (ENDED_MAX + 12) as u64));
+    }
 }
