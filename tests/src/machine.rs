@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 
 use serde::Serialize;
 
-use crate::is_emulated;
+use crate::{Result, is_emulated};
 
 /// Where partitions run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,4 +68,9 @@ impl Machine {
 pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// The two of `--processors A,B`.
+pub fn two_processors(given: &[u16]) -> Result<[u16; 2]> {
+    given.try_into().map_err(|_| "--processors wants two numbers, for example 0,1".into())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_tests::cluster::Cluster;
-use partita_tests::machine::load_average;
+use partita_tests::machine::{load_average, two_processors};
 use partita_tests::{Bench, Process, Result, binaries, interrupt};
 use serde_json::{Value, json};
 
@@ -42,25 +42,13 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let done = interrupt::watch().and_then(|()| measure(&options));
-    match done {
-        _ if interrupt::is_interrupted() => ExitCode::from(130),
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(u8::from(options.check)),
-        Err(error) => {
-            eprintln!("calibration: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    interrupt::measurement("calibration", options.check, || measure(&options))
 }
 
 /// Whether predictions are as good as is promised.
 fn measure(options: &Options) -> Result<bool> {
-    let &[first, second] = options.processors.as_slice() else {
-        return Err("--processors wants two numbers, for example 0,1".into());
-    };
+    let [first, second] = two_processors(&options.processors)?.map(|it| it.to_string());
     let bench = Bench::new()?;
-    let (first, second) = (first.to_string(), second.to_string());
     let hosts = [(HOSTS[0], first.as_str(), false), (HOSTS[1], second.as_str(), false)];
     // Nobody else moves anything.
     let cluster = Cluster::start(&bench, &["--sustain-s=1000000"], &hosts)?;

@@ -12,7 +12,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sched::sched_getaffinity;
 use nix::unistd::Pid;
-use partita_tests::machine::{Machine, load_average};
+use partita_tests::machine::{Machine, load_average, two_processors};
 use partita_tests::messages::{Measured, Plan, System};
 use partita_tests::{Bench, Result, interrupt, is_emulated, limit};
 
@@ -74,25 +74,14 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let done = interrupt::watch().and_then(|()| measure(&options));
-    match done {
-        _ if interrupt::is_interrupted() => ExitCode::from(130),
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(u8::from(options.check)),
-        Err(error) => {
-            eprintln!("messages: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    interrupt::measurement("messages", options.check, || measure(&options))
 }
 
 /// How much is to be done.
 fn plan(options: &Options) -> Result<Plan> {
-    let &[first, second] = options.processors.as_slice() else {
-        return Err("--processors wants two numbers, for example 0,1".into());
-    };
+    let processors = two_processors(&options.processors)?;
     let host_processors = match options.host_processors.as_deref() {
-        None => [first.to_string(), second.to_string()],
+        None => processors.map(|it| it.to_string()),
         Some([first, second]) => [first.clone(), second.clone()],
         Some(_) => return Err("--host-processors wants two lists, for example 0,2:1,3".into()),
     };
@@ -108,7 +97,7 @@ fn plan(options: &Options) -> Result<Plan> {
         allreduces,
         halo_size: default(options.halo_size, 512, 64),
         halo_steps: default(options.halo_steps, 200, 20),
-        processors: [first, second],
+        processors,
         host_processors,
     })
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_tests::cluster::Cluster;
-use partita_tests::machine::load_average;
+use partita_tests::machine::{load_average, two_processors};
 use partita_tests::placement::{self, HOSTS, Load, Measured, Placement, Static};
 use partita_tests::{Bench, Result, interrupt, is_emulated};
 
@@ -62,26 +62,14 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let done = interrupt::watch().and_then(|()| measure_all(&options));
-    match done {
-        _ if interrupt::is_interrupted() => ExitCode::from(130),
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(u8::from(options.check)),
-        Err(error) => {
-            eprintln!("placement: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    interrupt::measurement("placement", options.check, || measure_all(&options))
 }
 
 /// Whether all that was promised was reached.
 fn measure_all(options: &Options) -> Result<bool> {
-    let &[first, second] = options.processors.as_slice() else {
-        return Err("--processors wants two numbers, for example 0,1".into());
-    };
+    let [first, second] = two_processors(&options.processors)?.map(|it| it.to_string());
     let bench = Bench::new()?;
     let serve: Vec<&str> = options.serve.iter().map(String::as_str).collect();
-    let (first, second) = (first.to_string(), second.to_string());
     let hosts = [(HOSTS[0], first.as_str(), false), (HOSTS[1], second.as_str(), false)];
     let cluster = Cluster::start(&bench, &serve, &hosts)?;
     let mut measured = Vec::new();
